@@ -1,0 +1,56 @@
+/* passes.h: the folder's public header: the runner, the topology, the reports. */
+#ifndef MOECC_PASSES_H
+#define MOECC_PASSES_H
+
+#include "ir.h"
+
+typedef struct Topology Topology;
+
+typedef struct PassOptions {
+    const char *dump_after; /* pass id or "all", NULL: none; dumps go to stderr */
+    const char *stop_after; /* pass id, NULL: run to the end */
+    bool time_passes;
+    bool verify_each;       /* also round-trip the text after every pass */
+    bool no_fuse;           /* -O0 */
+} PassOptions;
+
+typedef struct PassCtx {
+    Arena *scratch; /* reset after every pass */
+    const PassOptions *opt;
+    const Topology *topo;
+} PassCtx;
+
+#define PASS(id, from, to, doc) bool pass_##id(Module *m, PassCtx *ctx); /* whether anything changed */
+#include "passes.def"
+#undef PASS
+
+/* Runs the table from the module's phase on (or from pass `start_at`). Returns false after a user's error. `after_each`
+ * may be NULL: called with the pass's id after each pass (the semantic-preservation test). */
+bool passes_run(Module *m, const char *start_at, const PassOptions *opt, const Topology *topo,
+                void (*after_each)(Module *, const char *pass, void *), void *data);
+void passes_list(FILE *out);
+bool passes_has(const char *id);
+
+/* ---- topology (hwloc) and what it costs --------------------------------------------------------------------------- */
+
+/* `spec`: "auto", an hwloc synthetic string, or an hwloc XML file. NULL and *error on a bad one. */
+Topology *topology_load(Arena *a, const char *spec, const char **error);
+/* Devices are leaves in order; level 0 is the innermost that two devices share (an L3, a NUMA node, a package, …). */
+int topology_levels(const Topology *t);
+const char *topology_level_name(const Topology *t, int level);
+/* Deepest level needed to connect the devices of a group over these mesh axes. */
+int topology_level_of(const Topology *t, const Mesh *m, const AxisList *axes);
+const char *topology_summary(const Topology *t);
+
+/* Seconds that one device spends in a collective (alpha-beta), given the bytes it receives. */
+double cost_collective(const Topology *t, const Mesh *m, Op op, const AxisList *axes, int64_t bytes_received);
+double cost_flops(const Topology *t, double flops);
+/* Bytes that one device receives in an instruction that moves data between devices; 0 for others. */
+int64_t inst_bytes_received(const Mesh *m, const Inst *inst);
+/* Multiplications and additions of one device. */
+double inst_flops(const Mesh *m, const Inst *inst);
+
+/* The report of --plan. From PLACED on. */
+char *plan_report(const Module *m, const Topology *t, bool json, Arena *a);
+
+#endif
