@@ -25,10 +25,10 @@
 #include "support/vec.h"
 
 enum {
-    MAX_RANK = 10,            /* axes of a tensor */
-    MAX_AXES = 8,             /* axes of a mesh */
-    MAX_OPERANDS = 4096,      /* of one instruction (loops and grads have many) */
-    MAX_DEVICES = 1 << 20,    /* of a mesh */
+    MAX_RANK = 10,         /* axes of a tensor */
+    MAX_AXES = 8,          /* axes of a mesh */
+    MAX_OPERANDS = 4096,   /* of one instruction (loops and grads have many) */
+    MAX_DEVICES = 1 << 20, /* of a mesh */
 };
 #define MAX_DIM ((int64_t)1 << 40)      /* size of one axis */
 #define MAX_ELEMENTS ((int64_t)1 << 48) /* of one tensor */
@@ -142,8 +142,8 @@ typedef struct Value {
     Block *block;     /* where it is defined */
     int index;        /* which result of def, or which argument of block */
     const char *name; /* from the source, for people; NULL: none */
-    int64_t offset;   /* PLANNED: bytes from the start of the device's arena; -1 before, and for values without storage */
-    int id;           /* scratch for passes and printing; meaningless between them */
+    int64_t offset; /* PLANNED: bytes from the start of the device's arena; -1 before, and for values without storage */
+    int id;         /* scratch for passes and printing; meaningless between them */
 } Value;
 
 typedef struct LabelList {
@@ -205,8 +205,8 @@ typedef struct VarInit {
     double value;     /* the constant, the standard deviation, the bound */
 } VarInit;
 
-/* A tensor that outlives a call. In a rolled loop it is one tensor with the trip count in front (`stacked`), and slice i
- * is the tensor that files call `path` with "{}" replaced by lo + i * step. */
+/* A tensor that outlives a call. In a rolled loop it is one tensor with the trip count in front (`stacked`), and slice
+ * i is the tensor that files call `path` with "{}" replaced by lo + i * step. */
 struct Var {
     VarKind kind;
     const char *path; /* "block.{}.moe.wi": identity within the module and name in files */
@@ -267,7 +267,8 @@ extern const OpInfo op_info[OP_COUNT];
 Op op_find(const char *name); /* OP_COUNT: none */
 bool op_has_attr(Op op, const char *attr);
 
-/* ---- construction: the shape rule runs at birth ------------------------------------------------------------------- */
+/* ---- construction: the shape rule runs at birth -------------------------------------------------------------------
+ */
 
 typedef struct Builder {
     Module *m;
@@ -276,8 +277,9 @@ typedef struct Builder {
     Loc loc;      /* given to new instructions */
 } Builder;
 
-/* A detached instruction; its results' types are inferred. On a violated rule returns NULL and sets *error to a sentence
- * that names labels ("label H is 1024 in operand 1 and 512 in operand 2"); with error NULL it is a compiler bug. */
+/* A detached instruction; its results' types are inferred. On a violated rule returns NULL and sets *error to a
+ * sentence that names labels ("label H is 1024 in operand 1 and 512 in operand 2"); with error NULL it is a compiler
+ * bug. */
 Inst *inst_new(Module *m, Op op, Loc loc, int nin, Value *const *in, const Attrs *at, Block *body, const char **error);
 /* Infers result types again, keeping shardings where the labels stay; NULL or a sentence. */
 const char *inst_infer(Module *m, Inst *inst);
@@ -285,12 +287,13 @@ Inst *build_inst(Builder *b, Op op, int nin, Value *const *in, const Attrs *at, 
 Value *build1(Builder *b, Op op, Value *x, const Attrs *at); /* at may be NULL */
 Value *build2(Builder *b, Op op, Value *x, Value *y, const Attrs *at);
 Value *build3(Builder *b, Op op, Value *x, Value *y, Value *z, const Attrs *at);
-Value *build_const(Builder *b, DType t, double value);                   /* rank 0; broadcasts */
-Value *build_cast(Builder *b, Value *x, DType t);                        /* x itself when of that type */
+Value *build_const(Builder *b, DType t, double value);                       /* rank 0; broadcasts */
+Value *build_cast(Builder *b, Value *x, DType t);                            /* x itself when of that type */
 Value *build_reduce(Builder *b, const char *kind, Value *x, LabelList over); /* x itself when over is empty */
 Value *build_einsum(Builder *b, int n, Value *const *in, LabelList result);
-Value *build_broadcast(Builder *b, Value *x, const Type *like);          /* to the labels and order of `like` */
-Value *build_slice(Builder *b, Value *x, Label label, int64_t start, int64_t size, Label to); /* to NULL: drop, size 1 */
+Value *build_broadcast(Builder *b, Value *x, const Type *like); /* to the labels and order of `like` */
+Value *build_slice(Builder *b, Value *x, Label label, int64_t start, int64_t size,
+                   Label to); /* to NULL: drop, size 1 */
 LabelList type_labels(const Type *t);
 LabelList labels_minus(LabelList a, LabelList b);
 
@@ -312,8 +315,8 @@ int block_uses(const Block *b, const Value *v);
 
 /* What sharding a factor does (Shardy's notation, arXiv 2401.11202 and openxla/shardy). */
 typedef enum FactorKind {
-    FACTOR_pass,  /* in operands and results alike: splits freely */
-    FACTOR_sum,   /* in operands only: splitting it leaves a partial sum */
+    FACTOR_pass, /* in operands and results alike: splits freely */
+    FACTOR_sum,  /* in operands only: splitting it leaves a partial sum */
     FACTOR_max,
     FACTOR_min,
     FACTOR_whole, /* must not be split */
@@ -349,7 +352,8 @@ bool rule_factors_of(const ShardRule *r, const Mesh *m, const DimFactors *dims, 
 /* NULL when the operands' and results' shardings fit the rule (LOCAL), else a sentence. */
 const char *rule_check(Arena *a, const Mesh *m, const Inst *inst);
 
-/* ---- text, verification, execution -------------------------------------------------------------------------------- */
+/* ---- text, verification, execution --------------------------------------------------------------------------------
+ */
 
 /* parse(print(m)) prints the same text. Locations are printed on request and then round-trip too. */
 typedef struct PrintOptions {
@@ -371,7 +375,7 @@ typedef struct Tensor {
 } Tensor;
 
 typedef struct EvalOptions {
-    bool f64;     /* compute in double; else round every result to its element type */
+    bool f64; /* compute in double; else round every result to its element type */
     uint64_t seed;
     int64_t step, steps;
 } EvalOptions;
@@ -386,8 +390,8 @@ EvalState eval_init(const Module *m, Arena *a, const EvalOptions *opt); /* by ea
 /* Runs a function on the mesh's virtual devices (one device before LOCAL): splits the inputs, runs in lock step, joins
  * the results, checking that copies agree bit for bit. Variables are read from and written to `state`. Returns the
  * results, global, in the order of body->results; NULL and *error on a violation found at run time. */
-Tensor *eval_func(const Module *m, const Func *f, const Tensor *args, EvalState *state, const EvalOptions *opt, Arena *a,
-                  const char **error);
+Tensor *eval_func(const Module *m, const Func *f, const Tensor *args, EvalState *state, const EvalOptions *opt,
+                  Arena *a, const char **error);
 Tensor tensor_new(Arena *a, const Type *t);
 
 #endif

@@ -10,8 +10,8 @@ typedef struct PassOptions {
     const char *dump_after; /* pass id or "all", NULL: none; dumps go to stderr */
     const char *stop_after; /* pass id, NULL: run to the end */
     bool time_passes;
-    bool verify_each;       /* also round-trip the text after every pass */
-    bool no_fuse;           /* -O0 */
+    bool verify_each; /* also round-trip the text after every pass */
+    bool no_fuse;     /* -O0 */
 } PassOptions;
 
 typedef struct PassCtx {
@@ -31,7 +31,8 @@ bool passes_run(Module *m, const char *start_at, const PassOptions *opt, const T
 void passes_list(FILE *out);
 bool passes_has(const char *id);
 
-/* ---- topology (hwloc) and what it costs --------------------------------------------------------------------------- */
+/* ---- topology (hwloc) and what it costs ---------------------------------------------------------------------------
+ */
 
 /* `spec`: "auto", an hwloc synthetic string, or an hwloc XML file. NULL and *error on a bad one. */
 Topology *topology_load(Arena *a, const char *spec, const char **error);

@@ -64,11 +64,13 @@ static void round_trip(const char *text, Arena *scratch, const Pass *p) {
 }
 
 static bool run_one(Module *m, const Pass *p, const PassOptions *opt, PassCtx *ctx) {
-    bool dumping = opt->dump_after != NULL && (strcmp(opt->dump_after, "all") == 0 || strcmp(opt->dump_after, p->id) == 0);
+    bool dumping =
+        opt->dump_after != NULL && (strcmp(opt->dump_after, "all") == 0 || strcmp(opt->dump_after, p->id) == 0);
     Arena *text = arena_new();
     const char *before = dumping ? module_print(m, text, (PrintOptions){0}) : NULL;
     diag_set_phase(p->id);
-    if (m->phase != p->from) diag_bug("%s starts at %s, the module is %s", p->id, phase_name[p->from], phase_name[m->phase]);
+    if (m->phase != p->from)
+        diag_bug("%s starts at %s, the module is %s", p->id, phase_name[p->from], phase_name[m->phase]);
     double start = now();
     p->run(m, ctx);
     double seconds = now() - start;

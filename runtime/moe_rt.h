@@ -1,7 +1,7 @@
 /* moe_rt.h: the contract between generated programs and the runtime; the only header that generated code includes.
  *
- * A generated file defines one `const MoeProgram moe_program`. libmoert.a has main(): it parses the command line, starts
- * one team of threads per device, places arguments in the devices' arenas, runs a function of the program on all
+ * A generated file defines one `const MoeProgram moe_program`. libmoert.a has main(): it parses the command line,
+ * starts one team of threads per device, places arguments in the devices' arenas, runs a function of the program on all
  * devices, and reads the results.
  *
  * Memory. Each device has one arena. Offsets are equal on all devices. Variables lie at the same offsets in every
@@ -62,8 +62,8 @@ typedef struct MoeFunc {
     void (*run)(MoeWorker *w);
 } MoeFunc;
 
-/* C[b,m,n] (+)= A[b,m,k] B[b,k,n] in f32; strides in elements; up to 4 batch axes, outer first. An operand that does not
- * have a batch axis has stride 0 there. */
+/* C[b,m,n] (+)= A[b,m,k] B[b,k,n] in f32; strides in elements; up to 4 batch axes, outer first. An operand that does
+ * not have a batch axis has stride 0 there. */
 typedef struct MoeGemm {
     int nbatch;
     int64_t batch[4], a_batch[4], b_batch[4], c_batch[4];
@@ -90,8 +90,8 @@ typedef struct MoeColl {
     MoeAxes axes;
     int rank;
     int64_t in[MOE_MAX_RANK], out[MOE_MAX_RANK];
-    int join;  /* axis joined: all_gather, all_to_all; -1 */
-    int split; /* axis split: reduce_scatter, all_to_all; -1 */
+    int join;                                              /* axis joined: all_gather, all_to_all; -1 */
+    int split;                                             /* axis split: reduce_scatter, all_to_all; -1 */
     MoeAxes in_axes[MOE_MAX_RANK], out_axes[MOE_MAX_RANK]; /* permute: the two shardings */
     const char *where;
 } MoeColl;
@@ -108,7 +108,7 @@ typedef struct MoeProgram {
     const MoeFunc *funcs;
     const MoeGemm *gemms;
     const MoeColl *colls;
-    int64_t vars_bytes; /* variables lie in [0, vars_bytes) */
+    int64_t vars_bytes;                             /* variables lie in [0, vars_bytes) */
     const char *generate_decode, *generate_prefill; /* functions of `generate with`, NULL: none */
 } MoeProgram;
 
@@ -142,7 +142,8 @@ void moe_barrier(MoeWorker *w);
 void moe_gemm(MoeWorker *w, int gemm, const float *a, const float *b, float *c);
 void moe_coll(MoeWorker *w, int coll, const void *src, void *dst);
 
-/* Largest k of n along the middle axis of [outer, n, inner], in order; ties take the lower index. Ends with the barrier. */
+/* Largest k of n along the middle axis of [outer, n, inner], in order; ties take the lower index. Ends with the
+ * barrier. */
 void moe_top_k(MoeWorker *w, int64_t outer, int64_t n, int64_t inner, int64_t k, const float *x, float *values,
                int32_t *indices);
 
