@@ -8,6 +8,9 @@
  * function; arguments, results and temporaries of a function above them. A tensor is dense, row-major, the device's
  * part only.
  *
+ * Compile generated files with -std=c11 -O3 -march=native -fno-math-errno -fno-trapping-math (neither changes a value;
+ * moe_math.h says why) and link: libmoert.a -ldnnl -lhwloc -ljansson -lm -pthread.
+ *
  * Workers. A device is a team of workers. A generated function is run by every worker of every device; each op takes
  * its slice (moe_range) and ends with moe_barrier. Nothing is allocated while it runs. */
 #ifndef MOE_RT_H
