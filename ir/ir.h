@@ -29,6 +29,7 @@ enum {
     MAX_AXES = 8,          /* axes of a mesh */
     MAX_OPERANDS = 4096,   /* of one instruction (loops and grads have many) */
     MAX_DEVICES = 1 << 20, /* of a mesh */
+    MAX_NESTING = 64,      /* regions within regions */
 };
 #define MAX_DIM ((int64_t)1 << 40)      /* size of one axis */
 #define MAX_ELEMENTS ((int64_t)1 << 48) /* of one tensor */
