@@ -1,0 +1,231 @@
+/* team.c: devices as teams of threads.
+ *
+ * A device is a team of max(1, cores / devices) workers, so that one device uses the whole machine and eight on two
+ * cores do not fight. Threads are bound to cores, neighbours in one device, only while they fit. Waiting is a short
+ * spin (the other side is usually within a microsecond), then a futex.
+ *
+ * A Gate is a counter with one writer at a time. The waiter announces itself before it looks at the value for the last
+ * time, and the writer stores the value before it looks for waiters, both sequentially consistent: one of the two sees
+ * the other (Dekker), so no wake-up is lost. Failure is polled every 100 ms besides, so no rank waits for a dead one.
+ *
+ * Before: moe_program's axis sizes multiply to its devices. After team_new: every arena is zero, every worker sleeps.
+ */
+#include "rt.h"
+
+#include <errno.h>
+#include <hwloc.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SPIN_FIT = 2000, SPIN_CROWDED = 20, RECHECK_NS = 100 * 1000 * 1000 };
+
+/* ---- gates ----------------------------------------------------------------------------------------------------------
+ */
+
+static bool gate_reached(Gate *g, uint32_t target) {
+    return (int32_t)(atomic_load_explicit(&g->value, memory_order_acquire) - target) >= 0;
+}
+
+static void cpu_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void futex_wait(_Atomic uint32_t *at, uint32_t seen) {
+    struct timespec limit = {.tv_nsec = RECHECK_NS};
+    syscall(SYS_futex, at, FUTEX_WAIT_PRIVATE, seen, &limit, NULL, 0);
+}
+
+/* False: the team failed before the gate opened. */
+static bool gate_sleep(Gate *g, uint32_t target, int spin, _Atomic bool *failed) {
+    for (int i = 0; i < spin; i++) {
+        if (gate_reached(g, target)) return true;
+        cpu_relax();
+    }
+    atomic_fetch_add(&g->waiters, 1);
+    for (;;) {
+        uint32_t seen = atomic_load(&g->value);
+        if ((int32_t)(seen - target) >= 0 || (failed && atomic_load(failed))) break;
+        futex_wait(&g->value, seen);
+    }
+    atomic_fetch_sub(&g->waiters, 1);
+    return gate_reached(g, target);
+}
+
+void gate_wait(Worker *w, Gate *g, uint32_t target) {
+    if (gate_reached(g, target)) return;
+    if (!gate_sleep(g, target, w->team->fits ? SPIN_FIT : SPIN_CROWDED, &w->team->failed)) longjmp(w->on_fail, 1);
+}
+
+void gate_open(Gate *g, uint32_t value) {
+    atomic_store(&g->value, value);
+    if (atomic_load(&g->waiters)) syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void meeting_arrive(Worker *w, Meeting *m, uint32_t round) {
+    uint32_t all = round * (uint32_t)w->pub.workers;
+    if (atomic_fetch_add_explicit(&m->arrived, 1, memory_order_acq_rel) + 1 == all) gate_open(&m->gate, round);
+}
+
+void moe_barrier(MoeWorker *pub) {
+    if (pub->workers == 1) return;
+    Worker *w = (Worker *)pub;
+    w->rounds++;
+    meeting_arrive(w, &w->dev->barrier, w->rounds);
+    gate_wait(w, &w->dev->barrier.gate, w->rounds);
+}
+
+/* ---- failure and chaos
+ * ------------------------------------------------------------------------------------------------ */
+
+void worker_fail(Worker *w, const char *fmt, ...) {
+    if (!atomic_exchange(&w->team->failed, true)) {
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(w->team->error.text, sizeof w->team->error.text, fmt, ap);
+        va_end(ap);
+    }
+    longjmp(w->on_fail, 1);
+}
+
+/* A random pause of up to 200 us, half the time none: shakes out orders that a quiet machine never shows. */
+void chaos_delay(Worker *w, unsigned place) {
+    if (!w->team->chaos) return;
+    MoePhilox r = moe_philox((uint32_t)w->team->chaos, place, (uint32_t)w->pub.top, (uint32_t)w->pub.device,
+                             (uint32_t)w->pub.worker, 0);
+    if (r.x0 & 1) return;
+    struct timespec pause = {.tv_nsec = (long)(r.x1 % 200000)};
+    nanosleep(&pause, NULL);
+}
+
+/* ---- threads
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* The workers' loop: sleep at `start`, run the job, report at `finished`. */
+static void *worker_main(void *arg) {
+    Worker *w = arg;
+    Team *t = w->team;
+    if (t->fits) {
+        hwloc_topology_t topo = t->topology;
+        int all = hwloc_get_nbobjs_by_type(topo, HWLOC_OBJ_CORE), at = (int)(w - t->worker);
+        hwloc_obj_t core = all > at ? hwloc_get_obj_by_type(topo, HWLOC_OBJ_CORE, (unsigned)at) : NULL;
+        if (core) hwloc_set_cpubind(topo, core->cpuset, HWLOC_CPUBIND_THREAD); /* a wish, not a need */
+    }
+    for (uint32_t round = 1;; round++) {
+        gate_sleep(&t->start, round, t->fits ? SPIN_FIT : SPIN_CROWDED, NULL);
+        if (atomic_load(&t->stop)) return NULL;
+        if (!setjmp(w->on_fail)) t->job(w, t->ctx);
+        if (atomic_fetch_sub(&t->running, 1) == 1) gate_open(&t->finished, round);
+    }
+}
+
+bool team_run(Team *t, Job job, void *ctx) {
+    if (atomic_load(&t->failed)) return false;
+    uint32_t round = atomic_load(&t->start.value) + 1;
+    t->job = job;
+    t->ctx = ctx;
+    atomic_store(&t->running, (uint32_t)(t->devices * t->workers));
+    gate_open(&t->start, round);
+    gate_sleep(&t->finished, round, 0, NULL);
+    return !atomic_load(&t->failed);
+}
+
+static int cores_of(hwloc_topology_t topo) {
+    int n = hwloc_get_nbobjs_by_type(topo, HWLOC_OBJ_CORE);
+    if (n <= 0) n = hwloc_get_nbobjs_by_type(topo, HWLOC_OBJ_PU);
+    return n > 0 ? n : 1;
+}
+
+static bool arenas_map(Team *t, Error *e) {
+    size_t huge = 2u << 20, bytes = (t->arena_bytes + huge - 1) / huge * huge;
+    t->arena_bytes = bytes ? bytes : huge;
+    for (int d = 0; d < t->devices; d++) {
+        char *at =
+            mmap(NULL, t->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED)
+            return error_set(e, "cannot map %zu MB for device %d: %s", t->arena_bytes >> 20, d, strerror(errno));
+        madvise(at, t->arena_bytes, MADV_HUGEPAGE);
+        t->device[d].arena = at;
+    }
+    return true;
+}
+
+/* Signals go to the main thread, which polls its flag between steps. */
+static bool threads_start(Team *t, Error *e) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool ok = true;
+    for (int i = 0; ok && i < t->devices * t->workers; i++) {
+        pthread_t thread;
+        int rc = pthread_create(&thread, NULL, worker_main, &t->worker[i]);
+        if (rc) ok = error_set(e, "cannot start thread %d of %d: %s", i + 1, t->devices * t->workers, strerror(rc));
+        t->worker[i].thread = ok ? thread : 0;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return ok;
+}
+
+Team *team_new(const MoeProgram *p, int workers, size_t arena_bytes, Error *e) {
+    Team *t = aligned_alloc(64, sizeof *t + (64 - sizeof *t % 64) % 64);
+    if (!t) return error_set(e, "out of memory"), NULL;
+    memset(t, 0, sizeof *t);
+    t->program = p;
+    t->devices = p->devices;
+    t->arena_bytes = arena_bytes;
+    hwloc_topology_t topo;
+    hwloc_topology_init(&topo);
+    hwloc_topology_set_flags(topo, HWLOC_TOPOLOGY_FLAG_RESTRICT_TO_CPUBINDING);
+    hwloc_topology_load(topo);
+    t->topology = topo;
+    int cores = cores_of(topo);
+    t->workers = workers > 0 ? workers : cores / p->devices > 0 ? cores / p->devices : 1;
+    t->fits = t->devices * t->workers <= cores;
+    const char *chaos = getenv("MOE_CHAOS");
+    t->chaos = chaos && *chaos ? strtoull(chaos, NULL, 10) | 1u << 31 : 0;
+    t->device = aligned_alloc(64, sizeof *t->device * (size_t)t->devices);
+    t->worker = xcalloc((size_t)(t->devices * t->workers), sizeof *t->worker);
+    memset(t->device, 0, sizeof *t->device * (size_t)t->devices);
+    for (int i = 0; i < t->devices * t->workers; i++) {
+        Worker *w = &t->worker[i];
+        w->team = t;
+        w->dev = &t->device[i / t->workers];
+        w->pub.device = i / t->workers;
+        w->pub.worker = i % t->workers;
+        w->pub.workers = t->workers;
+        w->pub.team = t;
+        mesh_coord(p, w->pub.device, w->pub.coord);
+    }
+    if (!(t->coll = coll_plans(p, e)) || !arenas_map(t, e) || !threads_start(t, e)) {
+        team_free(t);
+        return NULL;
+    }
+    for (int i = 0; i < t->devices * t->workers; i++) t->worker[i].pub.arena = t->worker[i].dev->arena;
+    return t;
+}
+
+void team_free(Team *t) {
+    if (!t) return;
+    atomic_store(&t->stop, true);
+    gate_open(&t->start, atomic_load(&t->start.value) + 1);
+    for (int i = 0; i < t->devices * t->workers; i++)
+        if (t->worker[i].thread) pthread_join(t->worker[i].thread, NULL);
+    for (int i = 0; i < t->devices * t->workers; i++) gemm_free(&t->worker[i]);
+    for (int d = 0; d < t->devices; d++)
+        if (t->device[d].arena) munmap(t->device[d].arena, t->arena_bytes);
+    coll_plans_free(t->program, t->coll);
+    hwloc_topology_destroy(t->topology);
+    free(t->device);
+    free(t->worker);
+    free(t);
+}
