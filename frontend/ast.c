@@ -44,7 +44,9 @@ Ast *ast_new(Parser *p, AstKind kind, Loc loc, const char *name, int n, Ast *con
     return node;
 }
 
-Ast *ast_leaf(Parser *p, AstKind kind, Loc loc, const char *name) { return ast_new(p, kind, loc, name, 0, NULL); }
+Ast *ast_leaf(Parser *p, AstKind kind, Loc loc, const char *name) {
+    return ast_new(p, kind, loc, name, 0, NULL);
+}
 
 Ast *ast_of(Parser *p, AstKind kind, Loc loc, const char *name, const AstList *list) {
     return ast_new(p, kind, loc, name, list->of.n, list->of.at);
@@ -162,7 +164,8 @@ static bool text_valid(uint32_t file, const char *text, size_t bytes) {
     for (size_t i = 0, n; i < bytes; i += n) {
         uint32_t code = 0;
         n = utf8_char((const unsigned char *)text + i, bytes - i, &code);
-        const char *fault = n == 0 ? "a byte that is not UTF-8" : char_fault(code, i + 1 < bytes && text[i + 1] == '\n');
+        const char *fault =
+            n == 0 ? "a byte that is not UTF-8" : char_fault(code, i + 1 < bytes && text[i + 1] == '\n');
         if (fault == NULL) continue;
         Loc loc = {file, (uint32_t)i, (uint32_t)(i + (n == 0 ? 1 : n))};
         diag_error(loc, "%s (0x%02X); a source is UTF-8 text", fault, n == 0 ? (unsigned char)text[i] : code);

@@ -18,7 +18,9 @@ enum { LOOSE, OR_LEVEL, AND_LEVEL, NOT_LEVEL, COMPARE, SUM, PRODUCT, NEGATION, P
 
 static void print(Printer *p, const Ast *a);
 
-static void text(Printer *p, const char *s) { str_add(&p->out, s); }
+static void text(Printer *p, const char *s) {
+    str_add(&p->out, s);
+}
 
 static void quoted(Printer *p, const char *s) {
     text(p, "\"");
@@ -26,7 +28,9 @@ static void quoted(Printer *p, const char *s) {
     text(p, "\"");
 }
 
-static void line(Printer *p) { str_addf(&p->out, "\n%*s", 4 * p->indent, ""); }
+static void line(Printer *p) {
+    str_addf(&p->out, "\n%*s", 4 * p->indent, "");
+}
 
 /* Kids from `first` on, with commas. */
 static void commas(Printer *p, const Ast *a, int first) {
@@ -48,7 +52,8 @@ static int binary_level(const char *op) {
     static const struct {
         const char *op;
         int level;
-    } rows[] = {{"or", OR_LEVEL}, {"and", AND_LEVEL}, {"+", SUM}, {"-", SUM}, {"*", PRODUCT}, {"/", PRODUCT}, {"%", PRODUCT}, {"**", POWER}};
+    } rows[] = {{"or", OR_LEVEL}, {"and", AND_LEVEL}, {"+", SUM},     {"-", SUM},
+                {"*", PRODUCT},   {"/", PRODUCT},     {"%", PRODUCT}, {"**", POWER}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (strcmp(rows[i].op, op) == 0) return rows[i].level;
     return COMPARE;
@@ -90,9 +95,13 @@ static void print_cond(Printer *p, const Ast *a) {
     text(p, " }");
 }
 
-static void print_name(Printer *p, const Ast *a) { text(p, a->name); }
+static void print_name(Printer *p, const Ast *a) {
+    text(p, a->name);
+}
 
-static void print_str(Printer *p, const Ast *a) { quoted(p, a->name); }
+static void print_str(Printer *p, const Ast *a) {
+    quoted(p, a->name);
+}
 
 static void print_ellipsis(Printer *p, const Ast *a) {
     (void)a;
@@ -161,7 +170,9 @@ static void print_each(Printer *p, const Ast *a) {
     print(p, a->at[0]);
 }
 
-static void print_array(Printer *p, const Ast *a) { between(p, "[", a, "]"); }
+static void print_array(Printer *p, const Ast *a) {
+    between(p, "[", a, "]");
+}
 
 /* ---- types ------------------------------------------------------------------------------------------------------- */
 
@@ -215,7 +226,9 @@ static void print_from(Printer *p, const Ast *a) {
 }
 
 /* Only a merged axis of a layout is printed as a list of its own. */
-static void print_list(Printer *p, const Ast *a) { between(p, "(", a, ")"); }
+static void print_list(Printer *p, const Ast *a) {
+    between(p, "(", a, ")");
+}
 
 static void print_def(Printer *p, const Ast *a) {
     str_addf(&p->out, "%s %s = ", ast_kind_name(a->kind), a->name);
@@ -287,19 +300,33 @@ static void print_import(Printer *p, const Ast *a) {
     text(p, ")");
 }
 
-static void print_mesh(Printer *p, const Ast *a) { between(p, "mesh [", a, "]"); }
+static void print_mesh(Printer *p, const Ast *a) {
+    between(p, "mesh [", a, "]");
+}
 
 static void print_axis(Printer *p, const Ast *a) {
     str_addf(&p->out, "axis %s = ", a->name);
     between(p, "(", a, ")");
 }
 
-static void print_dim(Printer *p, const Ast *a) { print_def(p, a); }
-static void print_const(Printer *p, const Ast *a) { print_def(p, a); }
-static void print_dtype(Printer *p, const Ast *a) { print_def(p, a); }
-static void print_param(Printer *p, const Ast *a) { print_var(p, a); }
-static void print_state(Printer *p, const Ast *a) { print_var(p, a); }
-static void print_num(Printer *p, const Ast *a) { print_name(p, a); }
+static void print_dim(Printer *p, const Ast *a) {
+    print_def(p, a);
+}
+static void print_const(Printer *p, const Ast *a) {
+    print_def(p, a);
+}
+static void print_dtype(Printer *p, const Ast *a) {
+    print_def(p, a);
+}
+static void print_param(Printer *p, const Ast *a) {
+    print_var(p, a);
+}
+static void print_state(Printer *p, const Ast *a) {
+    print_var(p, a);
+}
+static void print_num(Printer *p, const Ast *a) {
+    print_name(p, a);
+}
 
 static void print_arg(Printer *p, const Ast *a) {
     text(p, a->name);

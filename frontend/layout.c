@@ -1,30 +1,68 @@
 /* layout.c: which newlines end a statement.
  *
  * A newline counts unless it is inside ( ) or [ ], after a token that asks for more (an operator, a comma, an arrow),
- * at the start of a block or a line of its own, or before `else`, `->` or `}`. So the grammar never meets a newline
- * that means nothing. The bracket stack needed for that also serves three more ends: it bounds nesting; a bracket that is
- * never closed is reported where it was opened, as soon as a word appears that can only begin a statement; and braces
- * missing at the end of a function are supplied, so that one error does not become many. */
-#include "syntax.h"
+ * at the start of a block or a line of its own, or before `else`, `->` or `}`, or (between functions) `{` or `manual`.
+ * So the grammar never meets a newline that means nothing. The bracket stack needed for that also serves three more
+ * ends: it bounds nesting; a bracket that is never closed is reported where it was opened, as soon as a word appears
+ * that can only begin a statement; and braces missing at the end of a function are supplied, so that one error does not
+ * become many. */
 #include "parse.tab.h"
+#include "syntax.h"
 
-static bool opens(int kind) { return kind == '(' || kind == '[' || kind == '{'; }
+static bool opens(int kind) {
+    return kind == '(' || kind == '[' || kind == '{';
+}
 
-static bool in_parens(const Parser *p) { return p->open.n > 0 && p->open.at[p->open.n - 1].kind != '{'; }
+static bool in_parens(const Parser *p) {
+    return p->open.n > 0 && p->open.at[p->open.n - 1].kind != '{';
+}
 
 /* After these a line goes on. */
 static bool wants_more(int kind) {
     switch (kind) {
-        case '+': case '-': case '*': case '/': case '%': case '<': case '>': case '=': case ',': case ':': case '@':
-        case '.': case '{': case ';': case NL: case POW: case LE: case GE: case EQ: case NE: case AND: case OR:
-        case NOT: case ARROW: case DOTS: case AS: case IN: case FROM:
+        case '+':
+        case '-':
+        case '*':
+        case '/':
+        case '%':
+        case '<':
+        case '>':
+        case '=':
+        case ',':
+        case ':':
+        case '@':
+        case '.':
+        case '{':
+        case ';':
+        case NL:
+        case POW:
+        case LE:
+        case GE:
+        case EQ:
+        case NE:
+        case AND:
+        case OR:
+        case NOT:
+        case ARROW:
+        case DOTS:
+        case AS:
+        case IN:
+        case FROM:
             return true;
         default:
             return false;
     }
 }
 
-static bool begins_item(int kind) { return kind == FN || kind == ENTRY; }
+/* A line that begins with these belongs to the one before. */
+static bool continues(const Parser *p, int kind) {
+    bool inside = p->open.n > 0;
+    return kind == ELSE || kind == ARROW || kind == (inside ? '}' : '{') || (kind == MANUAL && !inside);
+}
+
+static bool begins_item(int kind) {
+    return kind == FN || kind == ENTRY;
+}
 
 static bool begins_statement(int kind) {
     return begins_item(kind) || kind == PARAM || kind == STATE || kind == DIM || kind == CONST || kind == RETURN ||
@@ -47,12 +85,16 @@ static void close_bracket(Parser *p, int kind) {
     }
 }
 
-static void unclosed(const Bracket *b) { diag_error(b->loc, "this `%c` is never closed", b->kind); }
+/* After an error inside it, a bracket that is not closed is no news. */
+static void unclosed(const Parser *p) {
+    const Bracket *b = &p->open.at[p->open.n - 1];
+    if (p->error_at <= b->loc.begin) diag_error(b->loc, "this `%c` is never closed", b->kind);
+}
 
 /* Before a word that begins a statement, or at the end: parentheses still open are an error. */
 static bool close_parens(Parser *p) {
     if (!in_parens(p)) return false;
-    unclosed(&p->open.at[p->open.n - 1]);
+    unclosed(p);
     while (in_parens(p)) p->open.n--;
     return true;
 }
@@ -60,7 +102,7 @@ static bool close_parens(Parser *p) {
 /* Before a word that begins a function, or at the end: so are braces. */
 static bool close_braces(Parser *p) {
     if (p->open.n == 0) return false;
-    unclosed(&p->open.at[p->open.n - 1]);
+    unclosed(p);
     p->missing_braces = p->open.n;
     p->open.n = 0;
     return true;
@@ -84,7 +126,11 @@ static Token after_newlines(Parser *p, bool *newline) {
         p->held = false;
         return p->next;
     }
-    while (scan_token(p, &t) == NL) *newline = true;
+    while (scan_token(p, &t) == NL) {
+        if (!*newline) p->newline = t.loc;
+        *newline = true;
+    }
+    if (!*newline) p->newline = (Loc){p->file, t.loc.begin, t.loc.begin};
     return t;
 }
 
@@ -97,7 +143,7 @@ static void hold(Parser *p, Token t) {
 static Token choose(Parser *p) {
     bool newline;
     Token t = after_newlines(p, &newline);
-    Token end = {.kind = NL, .loc = {p->file, t.loc.begin, t.loc.begin}};
+    Token end = {.kind = NL, .loc = p->newline};
     if (p->missing_braces > 0) {
         hold(p, t);
         p->missing_braces--;
@@ -114,8 +160,7 @@ static Token choose(Parser *p) {
         hold(p, t);
         return end;
     }
-    bool joins = t.kind == ELSE || t.kind == ARROW || t.kind == '}';
-    if ((newline || last) && !in_parens(p) && !wants_more(p->last) && !joins) {
+    if ((newline || last) && !in_parens(p) && !wants_more(p->last) && !continues(p, t.kind)) {
         hold(p, t);
         return end;
     }
@@ -126,6 +171,7 @@ static Token choose(Parser *p) {
 int layout_token(Semantic *value, Loc *loc, Parser *p) {
     Token t = choose(p);
     if (p->stop || diag_errors() >= DIAG_LIMIT) t.kind = YYEOF;
+    p->before = p->last;
     p->last = t.kind;
     *value = t.value;
     *loc = t.loc;

@@ -61,7 +61,7 @@ static Ast *named_at(Loc loc, Ast *node) {
 
 %type <name> word path alias
 %type <node> module import kv fn_rest fn_arg result type label label_x where manual init view layout_item def
-             block ifs place prim call postfix e branch arg arrow_to label_e word_value group element target_slice
+             block ifs place prim call postfix e branch arg arrow_to label_e word_value groups group element target_slice
 %type <list> items item imports kvs bindings names generics fn_args fn_args1 results result_list labels labels1
              layout declaration defs keys dtypes seq seq_item stmt places es array labs args args1
              words group_seq group_item patterns sizes after
@@ -81,8 +81,10 @@ static Ast *named_at(Loc loc, Ast *node) {
 
 file: items                         { p->file_node = OF(file, @$, NULL, $1); }
 items: item
-    | items sep item                { yyerrok; $$ = ast_list_join(p, $1, $3); }
-sep: NL | ';'
+    | items sep item                { $$ = ast_list_join(p, $1, $3); }
+/* Here the parser has recovered: the next error is news. */
+sep: NL                             { yyerrok; }
+    | ';'                           { yyerrok; }
 
 item: %empty                        { $$ = NONE; }
     | error                         { $$ = NONE; }
@@ -101,8 +103,7 @@ item: %empty                        { $$ = NONE; }
         Ast *all = KIDS(group, @4, NULL, LEAF(list, @4, NULL), $4);
         $$ = ONE(NAMED(@2, KIDS(train, @$, $2, KIDS(list, @4, NULL, all), OF(list, @5, NULL, $5))));
       }
-    | TRAIN word WITH '{' group_seq '}' words
-                                    { $$ = ONE(NAMED(@2, KIDS(train, @$, $2, OF(list, @5, NULL, $5), OF(list, @7, NULL, $7)))); }
+    | TRAIN word WITH groups words  { $$ = ONE(NAMED(@2, KIDS(train, @$, $2, $4, OF(list, @5, NULL, $5)))); }
     | GENERATE WITH word AT '(' sizes ')' after
                                     { $$ = ONE(NAMED(@3, BEFORE(generate, @$, $3, OF(list, @6, NULL, $6), $8))); }
 
@@ -132,8 +133,10 @@ words: %empty                       { $$ = NONE; }
 word_value: NUM
     | path                          { $$ = LEAF(name, @$, $1); }
     | '(' e ')'                     { $$ = $2; }
+groups: '{' group_seq '}'           { $$ = OF(list, @$, NULL, $2); }
+    | '{' group_seq '}' error       { $$ = OF(list, @$, NULL, $2); }
 group_seq: group_item
-    | group_seq sep group_item      { yyerrok; $$ = ast_list_join(p, $1, $3); }
+    | group_seq sep group_item      { $$ = ast_list_join(p, $1, $3); }
 group_item: %empty                  { $$ = NONE; }
     | error                         { $$ = NONE; }
     | group                         { $$ = ONE($1); }
@@ -172,7 +175,6 @@ result: type                        { $$ = KIDS(result, @$, NULL, $1); }
     | word ':' type                 { $$ = NAMED(@1, KIDS(result, @$, $1, $3)); }
 manual: %empty                      { $$ = NULL; }
     | MANUAL '(' names ')'          { $$ = OF(list, @$, NULL, $3); }
-    | NL MANUAL '(' names ')'       { $$ = OF(list, @$, NULL, $4); }
 
 /* ---- types ---- */
 
@@ -218,8 +220,9 @@ keys: STR                           { $$ = ONE(LEAF(str, @1, $1)); }
     | keys OR STR                   { $$ = ADD($1, LEAF(str, @3, $3)); }
 
 block: '{' seq '}'                  { $$ = OF(block, @$, NULL, $2); }
+    | '{' seq '}' error             { $$ = OF(block, @$, NULL, $2); } /* else recovery would undo the block */
 seq: seq_item
-    | seq sep seq_item              { yyerrok; $$ = ast_list_join(p, $1, $3); }
+    | seq sep seq_item              { $$ = ast_list_join(p, $1, $3); }
 seq_item: %empty                    { $$ = NONE; }
     | error                         { $$ = NONE; }
     | stmt
@@ -322,41 +325,40 @@ word: ID | MESH | AXIS | DTYPE | IMPORT | FUSED | MANUAL | METRIC | SCOPE | AT |
 /* First tokens that one word can stand for: listing them all would tell less. Each list ends with 0. */
 static const int words[] = {MESH, AXIS,  DTYPE, IMPORT,   FUSED, MANUAL, METRIC, SCOPE, AT,
                             STEP, EACH, TRAIN, GENERATE, WITH,  AFTER,  FROZEN, 0};
-static const int operators[] = {'+', '-', '*', '/', '%', '<', '>', '.', '[', '(', POW, LE, GE, EQ, NE, AND, OR, AS, IN, 0};
+static const int operators[] = {'+', '-', '*', '/', '%', '<', '>', POW, LE, GE, EQ, NE, AND, OR, 0};
+static const int suffixes[] = {'.', '[', '(', AS, IN, 0};
 static const int values[] = {ID, NUM, STR, '(', '[', '-', '?', NOT, IF, ELLIPSIS, 0};
 static const int statements[] = {ID, NUM, STR, '(', '[', '?', PARAM, STATE, DIM, CONST, RETURN, FOR, IF, 0};
-static const int declarations[] = {FN, ENTRY, PARAM, STATE, DIM, CONST, 0};
+static const int declarations[] = {FN, ENTRY, PARAM, STATE, DIM, CONST, NL, 0};
 
 typedef struct Expected {
     bool at[YYNTOKENS];
 } Expected;
 
 static void expect_without(Expected *set, const int *tokens) {
-    for (; *tokens != 0; tokens++) set->at[YYTRANSLATE(*tokens)] = false;
+    for (; *tokens != YYEOF; tokens++) set->at[YYTRANSLATE(*tokens)] = false;
 }
 
 /* Fills `names` with what could come; returns their number. */
-static int expected_names(const yypcontext_t *context, const char **names) {
-    yysymbol_kind_t at[YYNTOKENS];
-    Expected set = {0};
-    int n = yypcontext_expected_tokens(context, at, YYNTOKENS), count = 0;
-    for (int i = 0; i < n; i++) set.at[at[i]] = true;
-    bool value = set.at[YYSYMBOL_NUM] && set.at[YYSYMBOL_NOT], name = set.at[YYSYMBOL_ID];
+static int expected_names(Expected set, const char **names) {
+    bool item = set.at[YYSYMBOL_FN], name = set.at[YYSYMBOL_ID], value = set.at[YYSYMBOL_NUM] && set.at[YYSYMBOL_NOT];
     const struct {
         bool holds;
         const char *word; /* NULL: the tokens go without saying */
         const int *tokens;
-    } classes[] = {{set.at[YYSYMBOL_FN], "a declaration", declarations},
-                   {set.at[YYSYMBOL_FN] || set.at[YYSYMBOL_RETURN] || name, NULL, words},
+    } classes[] = {{item, "a declaration", declarations},
+                   {item || set.at[YYSYMBOL_RETURN] || name, NULL, words},
                    {set.at[YYSYMBOL_RETURN], "a statement", statements},
                    {value, "a value", values},
-                   {set.at[YYSYMBOL_POW], "an operator", operators}};
+                   {set.at[YYSYMBOL_POW], "an operator", operators},
+                   {set.at[YYSYMBOL_AS], NULL, suffixes}};
+    int count = 0;
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         if (!classes[i].holds) continue;
         if (classes[i].word != NULL) names[count++] = classes[i].word;
         expect_without(&set, classes[i].tokens);
     }
-    if (set.at[YYSYMBOL_NL]) set.at[YYTRANSLATE(';')] = false;
+    if (item || set.at[YYSYMBOL_NL]) set.at[YYTRANSLATE(';')] = false;
     set.at[YYSYMBOL_YYerror] = false;
     for (int i = 0; i < YYNTOKENS; i++)
         if (set.at[i]) names[count++] = yysymbol_name((yysymbol_kind_t)i);
@@ -373,15 +375,28 @@ static void add_name(Str *s, const char *name) {
         str_addf(s, "`%s`", name);
 }
 
+static bool reserved(int token) { return token >= FN && token <= NOT; }
+
+/* What the writer may have meant, after the bare facts. */
+static const char *hint(yysymbol_kind_t found, const Expected *set, const Parser *p) {
+    bool named = set->at[YYSYMBOL_ID], compares = set->at[YYSYMBOL_EQ];
+    if (found == YYTRANSLATE('=') && compares) return " (`==` compares)";
+    if (found == YYTRANSLATE('=') && reserved(p->before)) return ": the word before it is of the language and cannot be a name";
+    if (named && reserved(p->last)) return ": this word is of the language and cannot be a name";
+    return "";
+}
+
 /* "`)` is unexpected; expected a value or `,`", at the token that cannot be. */
 static int yyreport_syntax_error(const yypcontext_t *context, Parser *p) {
     if (p->stop || diag_errors() >= DIAG_LIMIT) return 0;
     Loc loc = *yypcontext_location(context);
+    yysymbol_kind_t found = yypcontext_token(context), at[YYNTOKENS];
+    Expected set = {0};
+    for (int i = yypcontext_expected_tokens(context, at, YYNTOKENS); i-- > 0;) set.at[at[i]] = true;
     const char *names[YYNTOKENS];
-    int n = expected_names(context, names);
+    int n = expected_names(set, names);
     Str s = str_new(p->arena);
-    yysymbol_kind_t found = yypcontext_token(context);
-    if (loc.end > loc.begin && found != YYSYMBOL_NL && found != YYSYMBOL_YYEOF)
+    if (loc.end > loc.begin && found != YYSYMBOL_YYEOF && found != YYSYMBOL_NL)
         str_addf(&s, "`%.*s`", (int)(loc.end - loc.begin < 60 ? loc.end - loc.begin : 60), p->text + loc.begin);
     else
         add_name(&s, yysymbol_name(found));
@@ -390,7 +405,8 @@ static int yyreport_syntax_error(const yypcontext_t *context, Parser *p) {
         str_add(&s, i == 0 ? "; expected " : i == n - 1 ? " or " : ", ");
         add_name(&s, names[i]);
     }
-    diag_error(loc, "%s", s.at);
+    diag_error(loc, "%s%s", s.at, hint(found, &set, p));
+    p->error_at = loc.begin;
     return 0;
 }
 

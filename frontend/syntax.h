@@ -37,8 +37,10 @@ typedef struct Parser {
     void *scanner;      /* flex's */
     uint32_t at;        /* scanner: offset of the next byte */
     VEC(Bracket) open;  /* layout: brackets around the current token */
-    int last;           /* layout: kind of the last token given to the grammar */
+    int last, before;   /* layout: kinds of the last two tokens given to the grammar */
+    uint32_t error_at;  /* offset of the last syntax error */
     int missing_braces; /* layout: '}' still to be supplied after an error */
+    Loc newline;        /* layout: the newline before the token looked at */
     bool held;          /* layout: `next` is the token after a newline */
     Token next;
     bool stop; /* a limit was met and reported: say nothing more about this file */
@@ -55,7 +57,10 @@ int layout_token(Semantic *value, Loc *loc, Parser *p);
 
 /* ast.c. Kids are copied; an over-deep node stops the parser with an error. */
 Ast *ast_new(Parser *p, AstKind kind, Loc loc, const char *name, int n, Ast *const *kids);
-#define AST_KIDS(...) (int)(sizeof((Ast *[]){__VA_ARGS__}) / sizeof(Ast *)), (Ast *[]){__VA_ARGS__}
+#define AST_KIDS(...)                                                  \
+    (int)(sizeof((Ast *[]){__VA_ARGS__}) / sizeof(Ast *)), (Ast *[]) { \
+        __VA_ARGS__                                                    \
+    }
 Ast *ast_leaf(Parser *p, AstKind kind, Loc loc, const char *name);
 /* A node of the kids in `list`; with `first`, that kid before them. */
 Ast *ast_of(Parser *p, AstKind kind, Loc loc, const char *name, const AstList *list);
