@@ -347,7 +347,6 @@ static void print_result(Printer *p, const Ast *a) {
 
 static void print_fn(Printer *p, const Ast *a) {
     const Ast *results = a->at[FN_RESULTS];
-    line(p);
     str_addf(&p->out, "%s%s %s", a->fused ? "fused " : "", a->entry ? "entry" : "fn", a->name);
     if (a->at[FN_GENERICS]->n > 0) between(p, "<", a->at[FN_GENERICS], ">");
     between(p, "(", a->at[FN_ARGS], ")");
@@ -392,8 +391,10 @@ static void print_generate(Printer *p, const Ast *a) {
 
 static void print_file(Printer *p, const Ast *a) {
     for (int i = 0; i < a->n; i++) {
+        bool apart = i > 0 && (a->at[i]->kind == AST_fn || a->at[i - 1]->kind == AST_fn);
+        text(p, apart ? "\n" : "");
         print(p, a->at[i]);
-        line(p);
+        text(p, "\n");
     }
 }
 

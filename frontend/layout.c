@@ -1,7 +1,7 @@
 /* layout.c: which newlines end a statement.
  *
  * A newline counts unless it is inside ( ) or [ ], after a token that asks for more (an operator, a comma, an arrow),
- * at the start of a block or a line of its own, or before `else`, `->` or `}`, or (between functions) `{` or `manual`.
+ * at the start of a block or a line of its own, or before `else`, `->`, `{`, `}` or (outside functions) `manual`.
  * So the grammar never meets a newline that means nothing. The bracket stack needed for that also serves three more
  * ends: it bounds nesting; a bracket that is never closed is reported where it was opened, as soon as a word appears
  * that can only begin a statement; and braces missing at the end of a function are supplied, so that one error does not
@@ -19,45 +19,17 @@ static bool in_parens(const Parser *p) {
 
 /* After these a line goes on. */
 static bool wants_more(int kind) {
-    switch (kind) {
-        case '+':
-        case '-':
-        case '*':
-        case '/':
-        case '%':
-        case '<':
-        case '>':
-        case '=':
-        case ',':
-        case ':':
-        case '@':
-        case '.':
-        case '{':
-        case ';':
-        case NL:
-        case POW:
-        case LE:
-        case GE:
-        case EQ:
-        case NE:
-        case AND:
-        case OR:
-        case NOT:
-        case ARROW:
-        case DOTS:
-        case AS:
-        case IN:
-        case FROM:
-            return true;
-        default:
-            return false;
-    }
+    static const int kinds[] = {'+', '-', '*', '/', '%', '<', '>', '=', ',', ':',   '@',  '.', '{', ';',
+                                NL,  POW, LE,  GE,  EQ,  NE,  AND, OR,  NOT, ARROW, DOTS, AS,  IN,  FROM};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (kinds[i] == kind) return true;
+    return false;
 }
 
 /* A line that begins with these belongs to the one before. */
 static bool continues(const Parser *p, int kind) {
     bool inside = p->open.n > 0;
-    return kind == ELSE || kind == ARROW || kind == (inside ? '}' : '{') || (kind == MANUAL && !inside);
+    return kind == ELSE || kind == ARROW || kind == '{' || kind == (inside ? '}' : MANUAL);
 }
 
 static bool begins_item(int kind) {
