@@ -7,8 +7,9 @@
  * identity factors. A step at a node collects the mesh axes of each factor from all tensors, the largest first, so that
  * it wins a conflict, and extends the open dims of all of them. Dims only ever gain minor axes: it ends.
  *
- * Levels: element-wise and layout nodes settle first, then contractions and folds, then the rest; each level includes
- * those before. All functions take part at once, as they share variables.
+ * Levels: element-wise and layout nodes settle first, then contractions and folds, then what indexes; each level
+ * includes those before. Where two dims of one tensor want the same axis, neither gets it until the last level, in
+ * which the larger operand's wish counts. All functions take part at once, as they share variables.
  *
  * Two things never happen. A pinned dim (the user's) is not changed, and the axis along which a loop stacks is not
  * split. A parameter is not split because of its update: nodes from which only writes are reached do not push into
@@ -19,7 +20,7 @@
  * Complexity: nodes x sweeps; a sweep extends some dim, in practice there are fewer than ten. */
 #include "sharding.h"
 
-enum { LEVELS = 3 };
+enum { LEVELS = 4, LAST = LEVELS - 1 };
 
 typedef struct Node {
     ShardRule *rule;
@@ -67,8 +68,12 @@ static void join(Propagation *p, int s, int t) {
     p->parent.at[other] = root;
     Type *to = &p->types.at[root];
     const Type *from = &p->types.at[other];
-    for (int d = 0; d < to->rank; d++)
-        if (!to->dim[d].pinned && from->dim[d].pinned) to->dim[d] = from->dim[d];
+    for (int d = 0; d < to->rank; d++) {
+        const AxisList *axes = &from->dim[d].axes;
+        bool clash = to->dim[d].pinned || !from->dim[d].pinned;
+        for (int i = 0; i < axes->n; i++) clash |= type_axes_used(to) >> axes->at[i] & 1;
+        if (!clash) to->dim[d] = from->dim[d];
+    }
 }
 
 /* Pinned axes that divide are kept, as the longest major prefix; open dims start whole. */
@@ -225,6 +230,15 @@ static const DimFactors *term_dims(const Node *n, int term) {
     return term < n->nin ? n->rule->in[term] : n->rule->out[term - n->nin];
 }
 
+/* Whether another factor of the tensor wants the axis too. */
+static bool contended(const Node *n, const DimFactors *dims, int rank, int d, int axis, const AxisList *merged) {
+    for (int e = 0; e < rank; e++)
+        for (int k = 0; e != d && k < dims[e].n; k++)
+            if (n->rule->factor[dims[e].at[k]].kind != FACTOR_whole && axes_has(&merged[dims[e].at[k]], axis))
+                return true;
+    return false;
+}
+
 static bool extend(const Propagation *p, Type *t, int d, const AxisList *want) {
     AxisList *axes = &t->dim[d].axes;
     if (t->dim[d].pinned || axes_common(axes, want) < axes->n) return false;
@@ -238,7 +252,8 @@ static bool extend(const Propagation *p, Type *t, int d, const AxisList *want) {
     return axes->n > before;
 }
 
-static bool step(Propagation *p, const Node *n) {
+/* Before the last level an axis that two dims of a tensor want is given to neither: a neighbour may know better. */
+static bool step(Propagation *p, const Node *n, bool last) {
     int nf = n->rule->nfactor;
     AxisList merged[MAX_FACTORS] = {0};
     int source[MAX_FACTORS] = {0}; /* rank by size of the term that the axes came from */
@@ -263,6 +278,8 @@ static bool step(Propagation *p, const Node *n) {
             for (int d = 0; d < t->rank; d++) {
                 if (dims[d].n == 0 || source[dims[d].at[0]] != rank) continue;
                 AxisList want = factors_join(n->rule, &p->m->mesh, &dims[d], merged);
+                for (int i = 0; !last && i < want.n; i++)
+                    if (contended(n, dims, t->rank, d, want.at[i], merged)) want.n = (uint8_t)i;
                 changed |= extend(p, t, d, &want);
             }
     }
@@ -275,7 +292,7 @@ static void run(Propagation *p) {
             changed = false;
             for (int i = 0; i < p->nodes.n; i++) {
                 const Node *n = &p->nodes.at[forward ? i : p->nodes.n - 1 - i];
-                if (n->level <= level) changed |= step(p, n);
+                if (n->level <= level) changed |= step(p, n, level == LAST);
             }
         }
 }
