@@ -19,8 +19,8 @@ static bool in_parens(const Parser *p) {
 
 /* After these a line goes on. */
 static bool wants_more(int kind) {
-    static const int kinds[] = {'+', '-', '*', '/', '%', '<', '>', '=', ',', ':',   '@',  '.', '{', ';',
-                                NL,  POW, LE,  GE,  EQ,  NE,  AND, OR,  NOT, ARROW, DOTS, AS,  IN,  FROM};
+    static const int kinds[] = {'+', '-', '*', '/', '%', '<', '>', '=', ',', ':', '@',   '{',
+                                ';', NL,  POW, LE,  GE,  EQ,  NE,  AND, OR,  NOT, ARROW, DOTS};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i] == kind) return true;
     return false;
@@ -144,7 +144,9 @@ int layout_token(Semantic *value, Loc *loc, Parser *p) {
     Token t = choose(p);
     if (p->stop || diag_errors() >= DIAG_LIMIT) t.kind = YYEOF;
     p->before = p->last;
+    p->before_loc = p->last_loc;
     p->last = t.kind;
+    p->last_loc = t.loc;
     *value = t.value;
     *loc = t.loc;
     return t.kind;

@@ -2,8 +2,8 @@
  *
  * LALR(1) without conflicts. Most words of the language are also names wherever a name may stand (`word` below lists
  * them), so that a model may call a tensor `step` or an axis `at`; only those that would make a statement ambiguous
- * are reserved. An error is recovered at the end of its statement; one in a header (fn, if, for) at the block's brace,
- * so that the block's own statements are still checked. Messages come from report(): what stands there, what could. */
+ * are reserved. An error is recovered at the end of its statement, or at a brace before that (the error was in the header
+ * of a function, an `if` or a loop), so that the statements of the block are still checked. Messages come from report(): what stands there, what could. */
 %define api.pure full
 %define api.location.type {Loc}
 %define api.value.type {Semantic}
@@ -88,6 +88,7 @@ sep: NL                             { yyerrok; }
 
 item: %empty                        { $$ = NONE; }
     | error                         { $$ = NONE; }
+    | error body                    { $$ = NONE; }
     | declaration
     | IMPORT imports                { $$ = $2; }
     | MESH '[' kvs ']'              { $$ = ONE(OF(mesh, @$, NULL, $3)); }
@@ -97,8 +98,6 @@ item: %empty                        { $$ = NONE; }
     | FN fn_rest                    { $2->loc = @$; $$ = ONE($2); }
     | FUSED FN fn_rest              { $3->loc = @$; $3->fused = true; $$ = ONE($3); }
     | ENTRY fn_rest                 { $2->loc = @$; $2->entry = true; $$ = ONE($2); }
-    | FN error block                { $$ = NONE; }
-    | ENTRY error block             { $$ = NONE; }
     | TRAIN word WITH call words {
         Ast *all = KIDS(group, @4, NULL, LEAF(list, @4, NULL), $4);
         $$ = ONE(NAMED(@2, KIDS(train, @$, $2, KIDS(list, @4, NULL, all), OF(list, @5, NULL, $5))));
@@ -221,10 +220,13 @@ keys: STR                           { $$ = ONE(LEAF(str, @1, $1)); }
 
 block: '{' seq '}'                  { $$ = OF(block, @$, NULL, $2); }
     | '{' seq '}' error             { $$ = OF(block, @$, NULL, $2); } /* else recovery would undo the block */
+/* What follows a header that was wrong: its statements are checked all the same. */
+body: block | block ELSE block | block ELSE ifs
 seq: seq_item
     | seq sep seq_item              { $$ = ast_list_join(p, $1, $3); }
 seq_item: %empty                    { $$ = NONE; }
     | error                         { $$ = NONE; }
+    | error body                    { $$ = NONE; }
     | stmt
 stmt: declaration
     | places '=' es                 { $$ = ONE(ast_assign(p, @$, OF(list, @1, NULL, $1), OF(list, @3, NULL, $3))); }
@@ -236,8 +238,6 @@ stmt: declaration
     | AT STEP block                 { $$ = ONE(KIDS(at_step, @$, NULL, $3)); }
     | FOR word IN e DOTS e block    { $$ = ONE(NAMED(@2, KIDS(for, @$, $2, $4, $6, $7))); }
     | ifs                           { $$ = ONE($1); }
-    | FOR error block               { $$ = NONE; }
-    | IF error block                { $$ = NONE; }
 ifs: IF e block                     { $$ = KIDS(if, @$, NULL, $2, $3, NULL); }
     | IF e block ELSE block         { $$ = KIDS(if, @$, NULL, $2, $3, $5); }
     | IF e block ELSE ifs           { $$ = KIDS(if, @$, NULL, $2, $3, KIDS(block, @5, NULL, $5)); }
@@ -359,6 +359,7 @@ static int expected_names(Expected set, const char **names) {
         expect_without(&set, classes[i].tokens);
     }
     if (item || set.at[YYSYMBOL_NL]) set.at[YYTRANSLATE(';')] = false;
+    if (set.at[YYSYMBOL_NL]) set.at[YYSYMBOL_YYEOF] = false;
     set.at[YYSYMBOL_YYerror] = false;
     for (int i = 0; i < YYNTOKENS; i++)
         if (set.at[i]) names[count++] = yysymbol_name((yysymbol_kind_t)i);
@@ -377,12 +378,21 @@ static void add_name(Str *s, const char *name) {
 
 static bool reserved(int token) { return token >= FN && token <= NOT; }
 
+static const char *token_text(const Parser *p, Loc loc) {
+    uint32_t n = loc.end - loc.begin;
+    return arena_printf(p->arena, "%.*s", (int)(n < 60 ? n : 60), p->text + loc.begin);
+}
+
 /* What the writer may have meant, after the bare facts. */
 static const char *hint(yysymbol_kind_t found, const Expected *set, const Parser *p) {
-    bool named = set->at[YYSYMBOL_ID], compares = set->at[YYSYMBOL_EQ];
-    if (found == YYTRANSLATE('=') && compares) return " (`==` compares)";
-    if (found == YYTRANSLATE('=') && reserved(p->before)) return ": the word before it is of the language and cannot be a name";
-    if (named && reserved(p->last)) return ": this word is of the language and cannot be a name";
+    static const int comparisons[] = {'<', '>', LE, GE, EQ, NE, 0};
+    if (found == YYTRANSLATE('=') && set->at[YYTRANSLATE(ARROW)]) return " (a named argument is `name: value`)";
+    if (found == YYTRANSLATE('=') && set->at[YYTRANSLATE(EQ)]) return " (`==` compares)";
+    for (const int *c = comparisons; *c != 0 && set->at[YYTRANSLATE('+')]; c++)
+        if (found == YYTRANSLATE(*c)) return " (comparisons do not chain: join them with `and`)";
+    if (set->at[YYSYMBOL_ID] && reserved(p->last)) return " (it is a word of the language)";
+    if (found == YYTRANSLATE('=') && reserved(p->before))
+        return arena_printf(p->arena, " (`%s` is a word of the language)", token_text(p, p->before_loc));
     return "";
 }
 
@@ -397,7 +407,7 @@ static int yyreport_syntax_error(const yypcontext_t *context, Parser *p) {
     int n = expected_names(set, names);
     Str s = str_new(p->arena);
     if (loc.end > loc.begin && found != YYSYMBOL_YYEOF && found != YYSYMBOL_NL)
-        str_addf(&s, "`%.*s`", (int)(loc.end - loc.begin < 60 ? loc.end - loc.begin : 60), p->text + loc.begin);
+        str_addf(&s, "`%s`", token_text(p, loc));
     else
         add_name(&s, yysymbol_name(found));
     str_add(&s, " is unexpected");

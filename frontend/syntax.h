@@ -38,6 +38,7 @@ typedef struct Parser {
     uint32_t at;        /* scanner: offset of the next byte */
     VEC(Bracket) open;  /* layout: brackets around the current token */
     int last, before;   /* layout: kinds of the last two tokens given to the grammar */
+    Loc last_loc, before_loc;
     uint32_t error_at;  /* offset of the last syntax error */
     int missing_braces; /* layout: '}' still to be supplied after an error */
     Loc newline;        /* layout: the newline before the token looked at */

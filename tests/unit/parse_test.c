@@ -97,7 +97,7 @@ static void test_newlines(void **state) {
     same_body("if a { b = 1 } // not yet over\n\n else if c { b = 2 }", "if a { b = 1 } else if c { b = 2 }");
     same_body("x = if a {\n1\n}\nelse {\n2\n} + 1", "x = if a { 1 } else { 2 } + 1");
     same_body("x = f(if a {\n1\n} else {\n2\n}, b\n)", "x = f(if a { 1 } else { 2 }, b)");
-    same_body("x = a as (S ->\n T)\nx = a in\n \"b\"", "x = a as (S -> T); x = a in \"b\"");
+    same_body("x = a as (S ->\n T)\nx = a in \"b\"", "x = a as (S -> T); x = a in \"b\"");
     same("fn f(x: f32[])\n  -> f32[]\nmanual (a)\n{\n}\n", "fn f(x: f32[]) -> f32[] manual (a) { }");
     same("dim A = 1,\n  B = 2\ndim C = 3", "dim A = 1, B = 2; dim C = 3");
     same("dim A = 1\r\ndim B = 2\r\n", "dim A = 1\ndim B = 2");
