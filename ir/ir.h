@@ -241,7 +241,8 @@ struct Module {
     Mesh mesh;
     VEC(Var *) vars;
     VEC(Func *) funcs;
-    /* "generate with": names of the functions for decode (S smallest) and prefill; NULL: none. */
+    /* "generate with": names of the functions for decode (the smallest size) and prefill; NULL: none. */
+    const char *generate_decode, *generate_prefill;
     const char *source; /* path of the .moe, for people */
 };
 
