@@ -99,7 +99,8 @@ char *arena_printf(Arena *a, const char *fmt, ...) {
     va_list args, again;
     va_start(args, fmt);
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, fmt, args);
+    char none[1]; /* NULL makes gcc with -fsanitize=undefined warn about the format */
+    int n = vsnprintf(none, sizeof none, fmt, args);
     va_end(args);
     if (n < 0) out_of_memory(0);
     char *text = arena_alloc(a, (size_t)n + 1);

@@ -10,9 +10,9 @@
 
 #include "arena.h"
 
-#define VEC(T)     \
-    struct {       \
-        T *at;     \
+#define VEC(T)      \
+    struct {        \
+        T *at;      \
         int n, cap; \
     }
 
