@@ -23,6 +23,12 @@ Var *module_var(const Module *m, const char *path) {
     return NULL;
 }
 
+const char *var_slice_path(const Var *v, const char *pattern, int64_t i, Arena *a) {
+    const char *open = v->stacked ? strchr(pattern, '{') : NULL, *close = open == NULL ? NULL : strchr(open, '}');
+    if (close == NULL) return pattern;
+    return arena_printf(a, "%.*s%lld%s", (int)(open - pattern), pattern, (long long)(v->lo + i * v->step), close + 1);
+}
+
 Func *module_func(const Module *m, const char *name, FuncKind kind) {
     for (int i = 0; i < m->funcs.n; i++)
         if (m->funcs.at[i]->kind == kind && strcmp(m->funcs.at[i]->name, name) == 0) return m->funcs.at[i];

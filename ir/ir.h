@@ -207,7 +207,8 @@ typedef struct VarInit {
 } VarInit;
 
 /* A tensor that outlives a call. In a rolled loop it is one tensor with the trip count in front (`stacked`), and slice
- * i is the tensor that files call `path` with "{}" replaced by lo + i * step. */
+ * i is the tensor that files call `path` with its braces replaced by lo + i * step: "block.{}.wi", or "block.{1:2}.wi"
+ * where lo is not 0 or step not 1, so that two groups of layers have two paths. */
 struct Var {
     VarKind kind;
     const char *path; /* "block.{}.moe.wi": identity within the module and name in files */
@@ -249,6 +250,8 @@ struct Module {
 Module *module_new(Arena *arena);
 Var *module_var(const Module *m, const char *path); /* NULL: none */
 Func *module_func(const Module *m, const char *name, FuncKind kind);
+/* What files call slice i of a variable: `pattern` is its path or `from`. */
+const char *var_slice_path(const Var *v, const char *pattern, int64_t i, Arena *a);
 /* A deep copy in `arena`: what eval keeps of an earlier stage. */
 Module *module_clone(const Module *m, Arena *arena);
 

@@ -122,9 +122,9 @@ bool var_slice(const MoeProgram *p, const MoeVar *v, int64_t i, int device, MoeT
 }
 
 char *var_slice_name(const MoeVar *v, const char *pattern, int64_t i) {
-    const char *hole = v->stacked ? strstr(pattern, "{}") : NULL;
-    if (!hole) return xformat("%s", pattern);
-    return xformat("%.*s%lld%s", (int)(hole - pattern), pattern, (long long)(v->lo + i * v->step), hole + 2);
+    const char *open = v->stacked ? strchr(pattern, '{') : NULL, *close = open ? strchr(open, '}') : NULL;
+    if (!close) return xformat("%s", pattern);
+    return xformat("%.*s%lld%s", (int)(open - pattern), pattern, (long long)(v->lo + i * v->step), close + 1);
 }
 
 void tensor_runs(const MoeProgram *p, const MoeTensor *t, int device, RunFn fn, void *ctx) {

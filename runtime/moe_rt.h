@@ -44,7 +44,8 @@ typedef struct MoeTensor {
 
 typedef enum MoeInit { MOE_INIT_const, MOE_INIT_normal, MOE_INIT_uniform } MoeInit;
 
-/* A parameter or state. Stacked: axis 0 is the loop's, and slice i is the file tensor `path` with {} = lo + i*step. */
+/* A parameter or state. Stacked: axis 0 is the loop's, and slice i is the file tensor `path` with its
+ * braces ("{}", "{1:2}") replaced by lo + i * step. */
 typedef struct MoeVar {
     MoeTensor t; /* name: path */
     bool state, trained, stacked;
