@@ -1,0 +1,333 @@
+/* plan_places.c: which buffer each value lies in, and how long each buffer lives.
+ *
+ * A walk in program order gives every value a buffer of its own, except
+ *   views          slice of the outermost axis, relabel and broadcast that keep the order: their operand's buffer
+ *   reads          the variable's memory, unless the value must outlive the variable's change at the end of the call
+ *   loop           slices of scanned operands and invariants: their operand's buffer; a carried value: one buffer
+ *                  through the whole loop, which is also the loop's result; a stacked result: the body writes its slice
+ *                  in place
+ * A second walk extends each buffer's life over its uses. Inside a loop, a buffer of the body lives within one
+ * iteration, and everything that comes from outside lives until the loop ends.
+ *
+ * Then sharing that needs lifetimes: a carried value starts in its operand's buffer when that dies there; a value that
+ * is written to a variable is computed in the variable's memory when nothing reads that later. */
+#include "plan.h"
+
+#include <limits.h>
+
+enum { FOREVER = INT_MAX };
+
+Place *plan_place(Plan *p, const Value *v) { return &p->place.at[v->id]; }
+
+Buffer *plan_buffer(Plan *p, int buffer) {
+    while (p->buffer.at[buffer].merged >= 0) buffer = p->buffer.at[buffer].merged;
+    return &p->buffer.at[buffer];
+}
+
+/* ---- views -------------------------------------------------------------------------------------------------------- */
+
+typedef struct Order {
+    int n;
+    Label at[MAX_RANK * 2];
+} Order;
+
+/* An axis of one element takes no part in the order of memory. */
+static void order_add(Order *o, const Mesh *m, const Dim *d) {
+    if (dim_local(m, d) > 1) o->at[o->n++] = d->label;
+}
+
+static bool order_equal(const Order *a, const Order *b) {
+    if (a->n != b->n) return false;
+    for (int i = 0; i < a->n; i++)
+        if (a->at[i] != b->at[i]) return false;
+    return true;
+}
+
+static Order order_of(const Mesh *m, const Type *t) {
+    Order o = {0};
+    for (int i = 0; i < t->rank; i++) order_add(&o, m, &t->dim[i]);
+    return o;
+}
+
+/* The operand's axes in the order in which a relabel's result has them. */
+static Order relabel_order(const Mesh *m, const Inst *i) {
+    const Type *in = &i->in[0]->type, *out = &i->out[0]->type;
+    Order o = {0};
+    bool placed = false;
+    for (int k = 0; k < out->rank; k++) {
+        bool created = false;
+        for (int d = 0; d < i->at.dims.n; d++) created |= i->at.dims.at[d].label == out->dim[k].label;
+        if (!created) order_add(&o, m, &out->dim[k]);
+        for (int l = 0; created && !placed && l < i->at.labels.n; l++)
+            order_add(&o, m, &in->dim[type_find(in, i->at.labels.at[l])]);
+        placed |= created;
+    }
+    return o;
+}
+
+static bool slice_view(const Mesh *m, const Inst *i, int64_t *delta) {
+    const Type *t = &i->in[0]->type;
+    int axis = type_find(t, i->at.label);
+    int64_t stride = dtype_bytes(t->dtype);
+    for (int d = t->rank - 1; d > axis; d--) stride *= dim_local(m, &t->dim[d]);
+    for (int d = 0; d < axis; d++)
+        if (dim_local(m, &t->dim[d]) > 1 && i->at.size != t->dim[axis].size) return false;
+    *delta = i->at.start * stride;
+    return true;
+}
+
+/* Whether the result is its operand's memory, *delta bytes further on. */
+static bool is_view(const Mesh *m, const Inst *i, int64_t *delta) {
+    *delta = 0;
+    if (i->op == OP_slice) return slice_view(m, i, delta);
+    if (i->op != OP_relabel && i->op != OP_broadcast) return false;
+    Order in = order_of(m, &i->in[0]->type);
+    Order out = i->op == OP_relabel ? relabel_order(m, i) : order_of(m, &i->out[0]->type);
+    return order_equal(&in, &out);
+}
+
+/* ---- places ------------------------------------------------------------------------------------------------------- */
+
+static int buffer_new(Plan *p, int64_t bytes) {
+    vec_push(p->arena, p->buffer,
+             ((Buffer){.bytes = bytes, .start = p->position, .end = p->position, .offset = -1, .merged = -1}));
+    return p->buffer.n - 1;
+}
+
+static void set_place(Plan *p, Value *v, int buffer, int64_t delta) {
+    v->id = p->place.n;
+    vec_push(p->arena, p->place, ((Place){.buffer = buffer, .delta = delta, .defined = p->position}));
+}
+
+static void place_new(Plan *p, Value *v) { set_place(p, v, buffer_new(p, type_local_bytes(&p->m->mesh, &v->type)), 0); }
+
+static void place_like(Plan *p, Value *v, const Value *other, int64_t delta) {
+    Place o = *plan_place(p, other);
+    set_place(p, v, o.buffer, o.delta + delta);
+    plan_place(p, v)->slice = o.slice;
+}
+
+static int var_buffer(Plan *p, Var *var) {
+    for (int i = 0; i < p->buffer.n; i++)
+        if (p->buffer.at[i].var == var) return i;
+    int b = buffer_new(p, type_local_bytes(&p->m->mesh, &var->type));
+    p->buffer.at[b].var = var;
+    p->buffer.at[b].offset = var->offset;
+    return b;
+}
+
+static void place_block(Plan *p, const Block *b);
+
+static void place_args(Plan *p, Inst *loop) {
+    Block *body = loop->body;
+    int xs = (int)loop->at.xs, carry = (int)loop->at.carry;
+    for (int k = 0; k < body->args.n; k++) {
+        int operand = k - 1;
+        if (operand < 0)
+            set_place(p, body->args.at[k], -1, 0);
+        else if (operand >= xs && operand < xs + carry)
+            place_new(p, body->args.at[k]);
+        else
+            place_like(p, body->args.at[k], loop->in[operand], 0);
+    }
+}
+
+/* A stacked result is written by the instruction that makes its slice, when that makes it nowhere else. */
+static void place_stacks(Plan *p, Inst *loop) {
+    for (int k = 0; k < loop->nout; k++) {
+        Value *out = loop->out[k];
+        if (k < loop->at.carry)
+            place_like(p, out, loop->body->args.at[1 + (int)loop->at.xs + k], 0);
+        else
+            place_new(p, out);
+    }
+}
+
+/* The stacked result of the block's loop that v is a slice of, the first one; NULL: none. */
+static Value *stack_of(const Block *b, const Value *v) {
+    if (b->owner == NULL || b->owner->op != OP_loop) return NULL;
+    for (int k = (int)b->owner->at.carry; k < b->results.n; k++)
+        if (b->results.at[k] == v) return b->owner->out[k];
+    return NULL;
+}
+
+static void place_result(Plan *p, const Block *b, Value *v) {
+    const Value *stack = stack_of(b, v);
+    if (stack == NULL) {
+        place_new(p, v);
+        return;
+    }
+    place_like(p, v, stack, 0);
+    plan_place(p, v)->slice = true;
+}
+
+static void place_fused(Inst *i) {
+    for (int k = 0; k < i->body->args.n; k++) i->body->args.at[k]->offset = -1;
+    for (Inst *x = i->body->first; x != NULL; x = x->next)
+        for (int k = 0; k < x->nout; k++) x->out[k]->offset = -1;
+}
+
+static void place_loop(Plan *p, Inst *i) {
+    place_args(p, i);
+    place_stacks(p, i);
+    place_block(p, i->body);
+    p->position++;
+}
+
+static void place_inst(Plan *p, const Block *b, Inst *i) {
+    int64_t delta;
+    p->position++;
+    if (i->op == OP_fused) place_fused(i);
+    if (i->op == OP_loop) {
+        place_loop(p, i);
+        return;
+    }
+    for (int k = 0; k < i->nout; k++) {
+        if (i->op == OP_read && !p->copied_read[i->at.var->id])
+            set_place(p, i->out[k], var_buffer(p, i->at.var), 0);
+        else if (is_view(&p->m->mesh, i, &delta))
+            place_like(p, i->out[k], i->in[0], delta);
+        else
+            place_result(p, b, i->out[k]);
+    }
+}
+
+static void place_block(Plan *p, const Block *b) {
+    for (Inst *i = b->first; i != NULL; i = i->next) place_inst(p, b, i);
+}
+
+/* ---- lifetimes ---------------------------------------------------------------------------------------------------- */
+
+static void use_at(Plan *p, const Value *v, int position) {
+    int b = plan_place(p, v)->buffer;
+    if (b >= 0 && p->buffer.at[b].end < position) p->buffer.at[b].end = position;
+}
+
+/* Positions run as in place_inst. Returns the position after the block. */
+static int live_block(Plan *p, const Block *b, int position) {
+    for (const Inst *i = b->first; i != NULL; i = i->next) {
+        int begin = ++position, end = begin;
+        if (i->op == OP_loop) end = position = live_block(p, i->body, begin) + 1;
+        for (int k = 0; k < i->nin; k++) {
+            /* A carried operand is copied when the loop starts. */
+            bool carried = i->op == OP_loop && k >= i->at.xs && k < i->at.xs + i->at.carry;
+            use_at(p, i->in[k], i->op == OP_write ? FOREVER : carried ? begin : end);
+        }
+        for (int k = 0; k < i->nout; k++) use_at(p, i->out[k], end);
+        for (int k = 0; i->op == OP_loop && k < i->body->results.n; k++) use_at(p, i->body->results.at[k], end);
+        for (int k = 0; i->op == OP_loop && k < i->body->args.n; k++) use_at(p, i->body->args.at[k], end);
+    }
+    return position;
+}
+
+static void live_func(Plan *p) {
+    const Block *b = p->f->body;
+    live_block(p, b, 0);
+    for (int k = 0; k < b->args.n + b->results.n; k++) {
+        const Value *v = k < b->args.n ? b->args.at[k] : b->results.at[k - b->args.n];
+        use_at(p, v, FOREVER);
+        p->buffer.at[plan_place(p, v)->buffer].pinned = true;
+    }
+}
+
+/* ---- sharing ------------------------------------------------------------------------------------------------------ */
+
+/* A carried value starts where its operand lies, when this loop is the last to see it. */
+static void share_carry(Plan *p, const Inst *loop, int k) {
+    const Value *arg = loop->body->args.at[1 + k], *in = loop->in[k];
+    const Place *from = plan_place(p, in), *to = plan_place(p, arg);
+    if (from->buffer < 0 || from->slice || from->delta != 0) return;
+    Buffer *old = plan_buffer(p, from->buffer), *new = plan_buffer(p, to->buffer);
+    if (old == new || old->var != NULL || old->pinned || old->end != new->start || old->bytes != new->bytes) return;
+    for (int o = 0; o < loop->nin; o++)
+        if (o != k && plan_place(p, loop->in[o])->buffer >= 0 &&
+            plan_buffer(p, plan_place(p, loop->in[o])->buffer) == old)
+            return;
+    new->start = old->start;
+    old->merged = to->buffer;
+}
+
+static void share_carries(Plan *p, const Block *b) {
+    for (const Inst *i = b->first; i != NULL; i = i->next) {
+        if (i->op != OP_loop) continue;
+        for (int k = 0; k < i->at.carry; k++) share_carry(p, i, (int)i->at.xs + k);
+        share_carries(p, i->body);
+    }
+}
+
+static bool same_axes(const Type *a, const Type *b) {
+    bool same = a->rank == b->rank;
+    for (int d = 0; same && d < a->rank; d++) same = a->dim[d].label == b->dim[d].label;
+    return same;
+}
+
+/* Element e of the result depends on element e of operands of its shape, and is computed once. */
+static bool pointwise(const Inst *i, const Type *t) {
+    if (i->op != OP_fused) return op_info[i->op].emit == EMIT_elem && i->op != OP_broadcast;
+    for (const Inst *x = i->body->first; x != NULL; x = x->next) {
+        if (op_info[x->op].emit != EMIT_elem || x->nout != 1) return false;
+        for (int d = 0; d < x->out[0]->type.rank; d++)
+            if (type_find(t, x->out[0]->type.dim[d].label) < 0) return false;
+    }
+    return true;
+}
+
+/* Whether the variable's old value may be overwritten by the instruction that defines v. */
+static bool dies_at(Plan *p, const Var *var, const Value *v) {
+    int at = plan_place(p, v)->defined;
+    for (int b = 0; b < p->buffer.n; b++)
+        if (p->buffer.at[b].var == var && p->buffer.at[b].end > at) return false;
+    for (int k = 0; k < v->def->nin; k++) {
+        int b = plan_place(p, v->def->in[k])->buffer;
+        if (b < 0 || p->buffer.at[b].var != var) continue;
+        if (!pointwise(v->def, &v->type) || !same_axes(&v->def->in[k]->type, &v->type)) return false;
+    }
+    return true;
+}
+
+static void share_write(Plan *p, const Inst *write) {
+    const Value *v = write->in[0];
+    Var *var = write->at.var;
+    const Place *place = plan_place(p, v);
+    Buffer *b = plan_buffer(p, place->buffer);
+    if (v->def == NULL || v->def->op == OP_loop || b->var != NULL || place->delta != 0 || b->pinned) return;
+    /* A view's memory was written by another instruction. */
+    if (b->start != place->defined || !type_same_sharding(&v->type, &var->type) || !dies_at(p, var, v)) return;
+    int to = var_buffer(p, var);
+    b = plan_buffer(p, place->buffer);
+    p->buffer.at[to].end = FOREVER;
+    b->merged = to;
+}
+
+/* ---- the order of it all ------------------------------------------------------------------------------------------ */
+
+/* The variable whose memory v is a view of, NULL: none. */
+static Var *var_behind(const Mesh *m, const Value *v) {
+    int64_t delta;
+    while (v->def != NULL && is_view(m, v->def, &delta)) v = v->def->in[0];
+    return v->def != NULL && v->def->op == OP_read ? v->def->at.var : NULL;
+}
+
+/* A result, or a value written elsewhere, that is an old value of a changing variable must be copied out of it. */
+static void find_copied_reads(Plan *p) {
+    const Block *b = p->f->body;
+    p->copied_read = NEW_ARRAY(p->arena, bool, p->m->vars.n + 1);
+    for (const Inst *w = b->first; w != NULL; w = w->next) {
+        if (w->op != OP_write) continue;
+        for (int k = 0; k < b->results.n; k++)
+            if (var_behind(&p->m->mesh, b->results.at[k]) == w->at.var) p->copied_read[w->at.var->id] = true;
+        Var *source = var_behind(&p->m->mesh, w->in[0]);
+        if (source != NULL && source != w->at.var) p->copied_read[source->id] = true;
+    }
+}
+
+void plan_places(Plan *p) {
+    const Block *b = p->f->body;
+    find_copied_reads(p);
+    for (int k = 0; k < b->args.n; k++) place_new(p, b->args.at[k]);
+    place_block(p, b);
+    live_func(p);
+    share_carries(p, b);
+    for (const Inst *i = b->first; i != NULL; i = i->next)
+        if (i->op == OP_write) share_write(p, i);
+}
