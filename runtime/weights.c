@@ -1,0 +1,181 @@
+/* weights.c: variables from and to safetensors files.
+ *
+ * A stacked variable is one file tensor per slice ("block.1.wi"), so files do not know how loops were rolled, and a
+ * file is global: any mesh reads what any other wrote. Reading is by the devices in parallel, each copying its own
+ * block from the mapped file; f32, bf16 and f16 convert into each other with one rounding. Writing takes each block
+ * from the first device that holds it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "host.h"
+
+static bool wanted(const MoeVar *v, unsigned which) {
+    return which & (v->state ? VARS_states : VARS_params);
+}
+
+/* ---- reading
+ * ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct Load {
+    const MoeVar *var;
+    int64_t slice;
+    const StTensor *from;
+} Load;
+
+typedef struct LoadList {
+    int n;
+    Load *at;
+    _Atomic int bad; /* 1 + index of a tensor with a NaN */
+} LoadList;
+
+typedef struct LoadRun {
+    const StTensor *from;
+    char *to;
+    MoeDType dtype;
+    bool nan;
+} LoadRun;
+
+static float float_at(const char *at, int dtype) {
+    float x;
+    uint16_t h;
+    if (dtype == MOE_f32) return memcpy(&x, at, 4), x;
+    memcpy(&h, at, 2);
+    return dtype == MOE_bf16 ? moe_from_bf16(h) : moe_from_f16(h);
+}
+
+static bool is_float(int dtype) {
+    return dtype == MOE_f32 || dtype == MOE_bf16 || dtype == MOE_f16;
+}
+
+static void run_load(void *ctx, int64_t local, int64_t global, int64_t n) {
+    LoadRun *l = ctx;
+    int64_t es = dtype_size(l->dtype);
+    if (!is_float(l->dtype)) {
+        memcpy(l->to + local * es, l->from->at + global * es, (size_t)(n * es));
+        return;
+    }
+    int64_t from = dtype_size((MoeDType)l->from->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        float x = float_at(l->from->at + (global + i) * from, l->from->dtype);
+        l->nan |= x != x;
+        if (l->dtype == MOE_f32)
+            ((float *)l->to)[local + i] = x;
+        else
+            ((uint16_t *)l->to)[local + i] = l->dtype == MOE_bf16 ? moe_to_bf16(x) : moe_to_f16(x);
+    }
+}
+
+static void load_job(Worker *w, void *ctx) {
+    LoadList *list = ctx;
+    const MoeProgram *p = w->team->program;
+    for (int i = w->pub.worker; i < list->n; i += w->pub.workers) {
+        const Load *l = &list->at[i];
+        MoeTensor slice;
+        if (!var_slice(p, l->var, l->slice, w->pub.device, &slice)) continue;
+        LoadRun run = {l->from, w->pub.arena + slice.offset, l->var->t.dtype, false};
+        tensor_runs(p, &slice, w->pub.device, run_load, &run);
+        if (run.nan) list->bad = i + 1;
+    }
+}
+
+static const int64_t *slice_shape(const MoeVar *v, int *rank) {
+    *rank = v->t.rank - v->stacked;
+    return v->t.size + v->stacked;
+}
+
+static bool fits_check(const char *path, const MoeVar *v, const StTensor *t, Error *e) {
+    int rank;
+    const int64_t *shape = slice_shape(v, &rank);
+    bool same = rank == t->rank;
+    for (int i = 0; same && i < rank; i++) same = shape[i] == t->shape[i];
+    if (!same) {
+        char have[256] = "", want[256] = "";
+        for (int i = 0, n = 0; i < t->rank && n < 200; i++)
+            n += snprintf(have + n, 24, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+        for (int i = 0, n = 0; i < rank && n < 200; i++)
+            n += snprintf(want + n, 24, "%s%lld", i ? ", " : "", (long long)shape[i]);
+        return error_set(e, "%s: tensor '%.100s' has shape [%s]; the program needs [%s]", path, t->name, have, want);
+    }
+    if (t->dtype == (int)v->t.dtype || (is_float(t->dtype) && is_float((int)v->t.dtype))) return true;
+    return error_set(e, "%s: tensor '%.100s' is %s; the program needs %s", path, t->name, t->type,
+                     dtype_text(v->t.dtype));
+}
+
+static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned which, bool optional, LoadList *list,
+                      Error *e) {
+    int64_t n = 0;
+    for (int i = 0; i < p->nvars; i++) n += var_slices(&p->vars[i]);
+    list->at = xcalloc((size_t)n, sizeof *list->at);
+    for (int i = 0; i < p->nvars; i++) {
+        const MoeVar *v = &p->vars[i];
+        for (int64_t s = 0; wanted(v, which) && s < var_slices(v); s++) {
+            char *name = var_slice_name(v, v->from ? v->from : v->t.name, s);
+            StTensor *t = st_find(f, name);
+            bool ok =
+                t ? fits_check(path, v, t, e) : optional || error_set(e, "%s: tensor '%.100s' is missing", path, name);
+            free(name);
+            if (!ok) return false;
+            if (t) t->used = true, list->at[list->n++] = (Load){v, s, t};
+        }
+    }
+    for (int i = 0; i < f->n; i++)
+        if (!f->t[i].used) return error_set(e, "%s: tensor '%.100s' is not of this program", path, f->t[i].name);
+    return true;
+}
+
+bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Error *e) {
+    StFile f;
+    LoadList list = {0};
+    if (!st_open(path, &f, e)) return false;
+    bool ok = list_make(t->program, path, &f, which, only_if_there, &list, e);
+    if (ok && !team_run(t, load_job, &list)) ok = error_set(e, "%s", t->error.text);
+    if (ok && list.bad) ok = error_set(e, "%s: tensor '%.100s' contains NaN", path, list.at[list.bad - 1].from->name);
+    free(list.at);
+    st_close(&f);
+    return ok;
+}
+
+/* ---- writing
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* The device is the first of those that hold the same block: 0 along every mesh axis that the tensor does not use. */
+static bool holds_first(const MoeProgram *p, const MoeTensor *t, int device) {
+    int64_t coord[MOE_MAX_AXES];
+    mesh_coord(p, device, coord);
+    for (int i = 0; i < t->rank; i++)
+        for (int k = 0; k < t->axes[i].n; k++) coord[t->axes[i].at[k]] = 0;
+    for (int a = 0; a < p->naxes; a++)
+        if (coord[a]) return false;
+    return true;
+}
+
+static void slice_get(void *ctx, const StOut *out, void *buffer) {
+    Team *t = ctx;
+    const MoeVar *v = out->tag;
+    MoeTensor slice;
+    for (int d = 0; d < t->devices; d++)
+        if (holds_first(t->program, &v->t, d) && var_slice(t->program, v, out->index, d, &slice))
+            tensor_get(t, &slice, d, buffer);
+}
+
+bool vars_save(Team *t, const char *path, unsigned which, Error *e) {
+    const MoeProgram *p = t->program;
+    int64_t most = 0;
+    int n = 0;
+    for (int i = 0; i < p->nvars; i++) most += var_slices(&p->vars[i]);
+    StOut *out = xcalloc((size_t)most, sizeof *out);
+    for (int i = 0; i < p->nvars; i++) {
+        const MoeVar *v = &p->vars[i];
+        for (int64_t s = 0; wanted(v, which) && s < var_slices(v); s++) {
+            StOut *o = &out[n++];
+            *o = (StOut){var_slice_name(v, v->from ? v->from : v->t.name, s), v->t.dtype, .tag = (void *)(uintptr_t)v,
+                         .index = s};
+            const int64_t *shape = slice_shape(v, &o->rank);
+            memcpy(o->shape, shape, sizeof *shape * (size_t)o->rank);
+        }
+    }
+    bool ok = st_write(path, n, out, slice_get, t, e);
+    for (int i = 0; i < n; i++) free(out[i].name);
+    free(out);
+    return ok;
+}
