@@ -23,6 +23,7 @@ typedef struct VersionList {
 typedef struct Entry {
     VersionList *versions;
     Type wish;
+    Value *terms; /* the value as partial sums, which no version is; NULL: it was computed whole */
 } Entry;
 
 typedef struct Partition {
@@ -36,7 +37,7 @@ typedef struct Partition {
 
 static void add_value(Partition *p, Value *v, VersionList *versions) {
     v->id = p->values.n;
-    vec_push(p->a, p->values, ((Entry){versions, v->type}));
+    vec_push(p->a, p->values, ((Entry){versions, v->type, NULL}));
     vec_push(p->a, versions->at, v);
 }
 
@@ -91,8 +92,11 @@ static void define(Partition *p, Inst *in, Value *v, const Type *wish) {
     add_value(p, v, l);
     p->values.at[v->id].wish = *wish;
     Value *w = reshard(p, in->parent, in->next, in->loc, v, wish);
-    if (v->type.partial.n > 0) l->at.n = 0; /* nobody else may see the terms */
     add_value(p, w, l);
+    if (v->type.partial.n == 0) return;
+    l->at.at[0] = w; /* consumers see the sum only, */
+    l->at.n = 1;
+    p->values.at[v->id].terms = v; /* except those that add terms */
 }
 
 /* ---- instructions ------------------------------------------------------------------------------------------------ */
@@ -114,6 +118,28 @@ static void partition_inst(Partition *p, Inst *in, const ShardRule *rule) {
         assignment_type(&p->m->mesh, rule, best.factor, rule->out[i], true, &in->out[i]->type);
         define(p, in, in->out[i], &wish[i]);
     }
+}
+
+/* Nobody else uses the value: only its own reshard to the sum, which nobody uses. */
+static bool only_here(const Partition *p, const Inst *in, const Value *v) {
+    return block_uses(in->parent, v) == 2 && block_uses(in->parent, p->values.at[v->id].versions->at.at[0]) == 0;
+}
+
+/* A sum of partial sums of the same kind, each used for nothing else, is the partial sum of the sums: one collective
+ * instead of two (gradients of what is used twice, and of the inputs of parallel projections). */
+static bool add_terms(Partition *p, Inst *in) {
+    if ((in->op != OP_add && in->op != OP_sub) || in->in[0] == in->in[1]) return false;
+    Value *a = p->values.at[in->in[0]->id].terms, *b = p->values.at[in->in[1]->id].terms;
+    if (a == NULL || b == NULL || !type_same_shape(&a->type, &b->type) || !type_same_sharding(&a->type, &b->type))
+        return false;
+    if (a->type.partial_kind != PARTIAL_sum) return false;
+    if (!only_here(p, in, in->in[0]) || !only_here(p, in, in->in[1])) return false;
+    Type wish = in->out[0]->type;
+    in->in[0] = a;
+    in->in[1] = b;
+    sharding_copy(&in->out[0]->type, &a->type);
+    define(p, in, in->out[0], &wish);
+    return true;
 }
 
 /* The stack in a sharding that is at hand or its own wish, its slices the same: what differs is done inside. */
@@ -159,13 +185,13 @@ static void partition_one(Partition *p, Inst *in) {
         VersionList *l = p->values.at[x->id].versions;
         fetch(p, in->parent, in, in->loc, x, &y->type);
         y->id = p->values.n;
-        vec_push(p->a, p->values, ((Entry){l, y->type}));
+        vec_push(p->a, p->values, ((Entry){l, y->type, NULL}));
         inst_remove(in); /* uses find the versions through the id */
     } else if (in->op == OP_write) {
         in->in[0] = fetch(p, in->parent, in, in->loc, in->in[0], &in->at.var->type);
     } else if (in->op == OP_read) {
         new_value(p, in->out[0]);
-    } else {
+    } else if (!add_terms(p, in)) {
         const ShardRule *rule = shard_rule(p->a, in);
         if (rule == NULL) diag_bug("%s has no sharding rule", op_info[in->op].name);
         partition_inst(p, in, rule);

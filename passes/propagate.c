@@ -76,37 +76,10 @@ static void join(Propagation *p, int s, int t) {
     }
 }
 
-/* Pinned axes that divide are kept, as the longest major prefix; open dims start whole. */
-static void normalize(const Propagation *p, Loc loc, Type *t) {
-    AxisList used = {0};
-    for (int d = 0; d < t->rank; d++) {
-        AxisList asked = t->dim[d].axes, *kept = &t->dim[d].axes;
-        kept->n = 0;
-        int64_t n = 1;
-        for (int i = 0; t->dim[d].pinned && i < asked.n; i++) {
-            int axis = asked.at[i];
-            if (axes_has(&used, axis)) {
-                diag_error(loc, "mesh axis %s splits %s and another axis of the same tensor", p->m->mesh.name[axis],
-                           t->dim[d].label);
-                return;
-            }
-            if (t->dim[d].size % (n *= p->m->mesh.size[axis]) != 0) break;
-            axes_add(kept, axis);
-            axes_add(&used, axis);
-        }
-    }
-}
-
 static void number_values(Propagation *p, Block *b) {
-    for (int i = 0; i < b->args.n; i++) {
-        normalize(p, (Loc){0, 0, 0}, &b->args.at[i]->type);
-        b->args.at[i]->id = add_tensor(p, &b->args.at[i]->type);
-    }
+    for (int i = 0; i < b->args.n; i++) b->args.at[i]->id = add_tensor(p, &b->args.at[i]->type);
     for (Inst *in = b->first; in != NULL; in = in->next) {
-        for (int i = 0; i < in->nout; i++) {
-            normalize(p, in->loc, &in->out[i]->type);
-            in->out[i]->id = add_tensor(p, &in->out[i]->type);
-        }
+        for (int i = 0; i < in->nout; i++) in->out[i]->id = add_tensor(p, &in->out[i]->type);
         if (in->body != NULL) number_values(p, in->body);
     }
 }
@@ -331,12 +304,8 @@ static void drop_annotation(Inst *in, void *ctx) {
 
 bool pass_propagate(Module *m, PassCtx *ctx) {
     Propagation p = {.m = m, .a = ctx->scratch};
-    for (int i = 0; i < m->vars.n; i++) {
-        normalize(&p, m->vars.at[i]->loc, &m->vars.at[i]->type);
-        m->vars.at[i]->id = add_tensor(&p, &m->vars.at[i]->type);
-    }
+    for (int i = 0; i < m->vars.n; i++) m->vars.at[i]->id = add_tensor(&p, &m->vars.at[i]->type);
     for (int i = 0; i < m->funcs.n; i++) number_values(&p, m->funcs.at[i]->body);
-    if (diag_errors() > 0) return false;
     for (int i = 0; i < m->funcs.n; i++) find_updates(&p, m->funcs.at[i]->body);
     for (int i = 0; i < m->funcs.n; i++) add_nodes(&p, m->funcs.at[i]->body);
     run(&p);
