@@ -34,10 +34,10 @@ typedef struct Parser {
     uint32_t file;
     const char *text;
     uint32_t bytes;
-    void *scanner;      /* flex's */
-    uint32_t at;        /* scanner: offset of the next byte */
-    VEC(Bracket) open;  /* layout: brackets around the current token */
-    int last, before;   /* layout: kinds of the last two tokens given to the grammar */
+    void *scanner;     /* flex's */
+    uint32_t at;       /* scanner: offset of the next byte */
+    VEC(Bracket) open; /* layout: brackets around the current token */
+    int last, before;  /* layout: kinds of the last two tokens given to the grammar */
     Loc last_loc, before_loc;
     uint32_t error_at;  /* offset of the last syntax error */
     int missing_braces; /* layout: '}' still to be supplied after an error */
