@@ -42,7 +42,7 @@ void grad_reduce(Grad *g, Inst *inst, Value *ct) {
         return;
     }
     DType t = ct->type.dtype;
-    Value *attains = build2(&g->b, OP_eq, grad_use(g, inst->in[0]), grad_use(g, inst->out[0]), NULL);
+    Value *x = grad_use(g, inst->in[0]), *attains = build2(&g->b, OP_eq, x, grad_use(g, inst->out[0]), NULL);
     Value *count = build_reduce(&g->b, intern("sum"), build_cast(&g->b, attains, t), inst->at.labels);
     Value *share = build2(&g->b, OP_div, ct, count, NULL);
     grad_into(g, inst->in[0], build3(&g->b, OP_where, attains, share, build_const(&g->b, t, 0), NULL));
