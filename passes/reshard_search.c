@@ -8,9 +8,10 @@
  *   permute         axes change places, blocks keep their size                a block
  *   all_reduce      partial axes become free                                  2 (n - 1) / n of a block
  *   reduce_scatter  partial axes become the minor-most of a dim               (n - 1) / n of a block
- * A move costs seconds by the topology for the bytes that one device receives. The search is exact over these moves
- * (permute: exchanges of two axes, and anything that ends at the goal), up to MAX_STATES states; beyond, the path that
- * always exists is taken: reduce, gather to the common prefix, slice.
+ * Axes that split the same dim at the same place before and after, with all before them, stay where they are: the
+ * search sees the rest, on blocks. A move costs seconds by the topology for the bytes that one device receives. The
+ * search is exact over these moves (permute: exchanges of two axes, and anything that ends at the goal), up to
+ * MAX_STATES states; beyond, the path that always exists is taken: reduce, gather to the common prefix, slice.
  *
  * Complexity: with k axes involved and rank r about (r + k)^k states; k is 2 or 3 in practice. Searches are memoized.
  */
@@ -18,7 +19,7 @@
 
 #include "sharding.h"
 
-enum { MAX_STATES = 20000, FREE = 0xfe, PARTIAL = 0xfd, MEMO_BUCKETS = 1024, STATE_BUCKETS = 1024 };
+enum { MAX_STATES = 8000, FREE = 0xfe, PARTIAL = 0xfd, MEMO_BUCKETS = 1024, STATE_BUCKETS = 1024 };
 
 /* Where each mesh axis is: a dim and the position there, or PARTIAL, or FREE. */
 typedef struct State {
@@ -419,6 +420,49 @@ const Topology *resharder_topology(const Resharder *r) {
     return r->topo;
 }
 
+/* Takes the common major axes of each dim off both sides, and into `fixed`; sizes become those of the blocks. */
+static void strip_common(const Mesh *m, Shape *shape, Layout *a, Layout *b, AxisList *fixed) {
+    for (int d = 0; d < shape->rank; d++) {
+        AxisList *both[] = {&a->dim[d], &b->dim[d]};
+        int n = axes_common(both[0], both[1]);
+        for (int i = 0; i < n; i++) axes_add(&fixed[d], both[0]->at[i]);
+        for (int side = 0; side < 2; side++) {
+            AxisList rest = {0};
+            for (int i = n; i < both[side]->n; i++) axes_add(&rest, both[side]->at[i]);
+            *both[side] = rest;
+        }
+        shape->size[d] /= mesh_size(m, &fixed[d]);
+    }
+}
+
+/* Puts them in front again where a move says where all axes are. */
+static void restore_common(const Resharder *r, const ReshardPath *p, int rank, const AxisList *fixed) {
+    for (int i = 0; i < p->n; i++) {
+        if (p->move[i].after == NULL) continue;
+        AxisList *after = arena_alloc(r->arena, sizeof *after * MAX_RANK);
+        for (int d = 0; d < rank; d++) {
+            after[d] = fixed[d];
+            append(&after[d], &p->move[i].after[d]);
+        }
+        p->move[i].after = after;
+    }
+}
+
+static ReshardPath find_path(Resharder *r, Shape *shape, Layout *from, Layout *to) {
+    AxisList fixed[MAX_RANK] = {0};
+    strip_common(r->mesh, shape, from, to, fixed);
+    State start = state_of(from, shape->rank);
+    Search *s = NEW(r->scratch, Search);
+    s->r = r;
+    s->shape = shape;
+    s->goal = state_of(to, shape->rank);
+    for (int axis = 0; axis < r->mesh->n; axis++)
+        if (start.place[axis] != FREE || s->goal.place[axis] != FREE) axes_add(&s->axes, axis);
+    ReshardPath p = search(s, &start);
+    restore_common(r, &p, shape->rank, fixed);
+    return p;
+}
+
 const ReshardPath *reshard_path(Resharder *r, const Type *from, const Type *to) {
     Shape shape;
     memset(&shape, 0, sizeof shape); /* hashed and compared by its bytes */
@@ -437,14 +481,8 @@ const ReshardPath *reshard_path(Resharder *r, const Type *from, const Type *to) 
     m->from = start;
     m->to = goal;
     m->next = r->memo[h];
+    m->path = find_path(r, &shape, &a, &b);
     r->memo[h] = m;
-    Search *s = NEW(r->scratch, Search);
-    s->r = r;
-    s->shape = &m->shape;
-    s->goal = goal;
-    for (int axis = 0; axis < r->mesh->n; axis++)
-        if (start.place[axis] != FREE || goal.place[axis] != FREE) axes_add(&s->axes, axis);
-    m->path = search(s, &start);
     return &m->path;
 }
 
