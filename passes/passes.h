@@ -39,7 +39,8 @@ Topology *topology_load(Arena *a, const char *spec, const char **error);
 /* Devices are leaves in order; level 0 is the innermost that two devices share (an L3, a NUMA node, a package, …). */
 int topology_levels(const Topology *t);
 const char *topology_level_name(const Topology *t, int level);
-/* Deepest level needed to connect the devices of a group over these mesh axes. */
+/* Deepest level needed to connect the devices of a group over these mesh axes. Device d of D lies on core
+ * d * cores / D. */
 int topology_level_of(const Topology *t, const Mesh *m, const AxisList *axes);
 const char *topology_summary(const Topology *t);
 
@@ -48,8 +49,13 @@ double cost_collective(const Topology *t, const Mesh *m, Op op, const AxisList *
 double cost_flops(const Topology *t, double flops);
 /* Bytes that one device receives in an instruction that moves data between devices; 0 for others. */
 int64_t inst_bytes_received(const Mesh *m, const Inst *inst);
-/* Multiplications and additions of one device. */
+/* The mesh axes that it runs over: its attribute, or for a permute those that change place. */
+AxisList inst_axes(const Mesh *m, const Inst *inst);
+/* Multiplications and additions of one device, regions and their repetition included. */
 double inst_flops(const Mesh *m, const Inst *inst);
+/* Seconds of one device in one execution: roofline, or alpha-beta for a collective. A loop itself costs nothing: its
+ * instructions do. */
+double cost_inst(const Topology *t, const Mesh *m, const Inst *inst);
 
 /* The report of --plan. From PLACED on. */
 char *plan_report(const Module *m, const Topology *t, bool json, Arena *a);
