@@ -40,7 +40,7 @@ static void place_and_compare(Module *m, Arena *a) {
     }
     Module *before = module_clone(m, a);
     run_pass(m, pass_place, PHASE_PLACED);
-    assert_same_results(before, m, args, a);
+    assert_same_results(before, m, args, false, a);
 }
 
 static void test_reshard_is_identity(void **state) {

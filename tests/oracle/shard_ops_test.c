@@ -2,10 +2,12 @@
  * results wanted in another random sharding, goes through propagate, partition and place, and gives on the mesh's
  * devices what it gives on one, to the bit (the values are integers, so sums are exact in any order).
  *
+ * Then random programs of such ops, in which values are used again, annotated here and there.
+ *
  * One sample function for each name in the table's shape column: a new one does not compile without. */
 #include "sharded.h"
 
-enum { ROUNDS = 60, LABELS = 4 };
+enum { ROUNDS = 60, PROGRAMS = 400, LABELS = 4 };
 
 typedef struct Sample {
     Arena *arena;
@@ -13,10 +15,16 @@ typedef struct Sample {
     Block *body;
     Builder b;
     Op op;
-    Type all; /* the labels of this sample with their sizes */
+    Type all;     /* the labels of this sample with their sizes */
+    bool program; /* results go to the pool, operands come from there too */
+    VEC(Value *) pool;
 } Sample;
 
 static void result(Sample *s, Value *v) {
+    if (s->program) {
+        vec_push(s->arena, s->pool, v);
+        return;
+    }
     Inst *in = build_inst(&s->b, OP_annotate, 1, &v, NULL, NULL);
     random_sharding(&s->m->mesh, &in->out[0]->type, ~0u);
     vec_push(s->arena, s->body->results, in->out[0]);
@@ -41,7 +49,31 @@ static Type subset(Sample *s, DType dtype, int from, int to, int with) {
     return t;
 }
 
+/* Some value of the pool, summed and broadcast to the type; NULL: none of that element type. */
+static Value *from_pool(Sample *s, const Type *t) {
+    if (s->pool.n == 0 || rng(4) == 0) return NULL;
+    Value *v = s->pool.at[rng(s->pool.n)];
+    if (v->type.dtype != t->dtype || t->dtype == DT_bool) return NULL;
+    if (rng(3) == 0) {
+        Inst *in = build_inst(&s->b, OP_annotate, 1, &v, NULL, NULL);
+        random_sharding(&s->m->mesh, &in->out[0]->type, ~0u);
+        v = in->out[0];
+    }
+    LabelList over = {0};
+    for (int d = 0; d < v->type.rank; d++) {
+        int at = type_find(t, v->type.dim[d].label);
+        if (at < 0)
+            over.at[over.n++] = v->type.dim[d].label;
+        else if (t->dim[at].size != v->type.dim[d].size)
+            return NULL;
+    }
+    v = build_reduce(&s->b, "sum", v, over);
+    return t->rank == 0 ? v : build_broadcast(&s->b, v, t);
+}
+
 static Value *arg(Sample *s, Type t) {
+    Value *known = s->program ? from_pool(s, &t) : NULL;
+    if (known != NULL) return known;
     random_sharding(&s->m->mesh, &t, ~0u);
     return block_arg(s->m, s->body, &t, intern_printf("a%d", s->body->args.n));
 }
@@ -277,29 +309,59 @@ static void (*const sample_of[OP_COUNT])(Sample *) = {
 #undef OP
 };
 
-static void test_round(Op op, int round) {
-    Arena *a = arena_new();
-    rng_seed((uint64_t)(round * OP_COUNT + (int)op));
+static Sample sample_new(Arena *a, Op op) {
     Module *m = module_new(a);
     m->mesh = random_mesh();
     Func *f = func_new(m, "f", FUNC_entry, (Loc){0, 0, 0});
-    Sample s = {
-        .arena = a, .m = m, .body = f->body, .b = {m, f->body, NULL, {0, 0, 0}}, .op = op, .all = {.rank = LABELS}};
+    Sample s = {.arena = a, .m = m, .body = f->body, .b = {m, f->body, NULL, {0, 0, 0}}, .op = op, .all.rank = LABELS};
     static const char *const label[] = {"A", "B", "C", "D"};
     static const int size[] = {2, 4, 6, 8};
     for (int d = 0; d < LABELS; d++) s.all.dim[d] = (Dim){.label = intern(label[d]), .size = size[rng(4)]};
-    sample_of[op](&s);
-    Tensor *args = NEW_ARRAY(a, Tensor, f->body->args.n + 1);
-    for (int i = 0; i < f->body->args.n; i++) {
-        Type whole = type_unsharded(&f->body->args.at[i]->type);
-        args[i] = random_tensor(a, &whole);
+    return s;
+}
+
+static void compile_and_compare(Sample *s, bool f64) {
+    Block *b = s->body;
+    Tensor *args = NEW_ARRAY(s->arena, Tensor, b->args.n + 1);
+    for (int i = 0; i < b->args.n; i++) {
+        Type whole = type_unsharded(&b->args.at[i]->type);
+        args[i] = random_tensor(s->arena, &whole);
     }
-    Module *before = module_clone(m, a);
-    run_pass(m, pass_propagate, PHASE_SHARDED);
-    run_pass(m, pass_partition, PHASE_LOCAL);
-    run_pass(m, pass_place, PHASE_PLACED);
-    assert_same_results(before, m, args, a);
+    Module *before = module_clone(s->m, s->arena);
+    run_pass(s->m, pass_propagate, PHASE_SHARDED);
+    run_pass(s->m, pass_partition, PHASE_LOCAL);
+    run_pass(s->m, pass_place, PHASE_PLACED);
+    assert_same_results(before, s->m, args, f64, s->arena);
+}
+
+static void test_round(Op op, int round) {
+    Arena *a = arena_new();
+    rng_seed((uint64_t)(round * OP_COUNT + (int)op));
+    Sample s = sample_new(a, op);
+    sample_of[op](&s);
+    compile_and_compare(&s, false);
     arena_free(a);
+}
+
+/* Ops that keep integers: in double their sums are exact for as long as these programs are. */
+static void test_programs(void **state) {
+    static const Op ops[] = {OP_add,   OP_sub,    OP_mul,     OP_maximum, OP_neg,   OP_abs,
+                             OP_where, OP_einsum, OP_reduce,  OP_cumsum,  OP_top_k, OP_slice,
+                             OP_pad,   OP_gather, OP_scatter, OP_update,  OP_loop,  OP_relabel};
+    for (int i = 0; i < PROGRAMS; i++) {
+        Arena *a = arena_new();
+        rng_seed((uint64_t)i + 5000);
+        Sample s = sample_new(a, OP_add);
+        s.program = true;
+        for (int n = 2 + rng(6); n > 0; n--) {
+            s.op = ops[rng((int)(sizeof ops / sizeof *ops))];
+            sample_of[s.op](&s);
+        }
+        s.program = false;
+        for (int k = 0; k < s.pool.n; k++) result(&s, s.pool.at[k]);
+        compile_and_compare(&s, true);
+        arena_free(a);
+    }
 }
 
 static void test_every_op(void **state) {
@@ -310,6 +372,6 @@ static void test_every_op(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_op)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_op), cmocka_unit_test(test_programs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

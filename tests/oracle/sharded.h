@@ -72,8 +72,8 @@ static bool same_bits(double a, double b) {
 }
 
 /* Evaluates the one function of two stages of a module on the same arguments; they must agree to the bit. */
-static void assert_same_results(const Module *one, const Module *many, const Tensor *args, Arena *a) {
-    EvalOptions opt = {.f64 = false, .seed = 7, .steps = 10};
+static void assert_same_results(const Module *one, const Module *many, const Tensor *args, bool f64, Arena *a) {
+    EvalOptions opt = {.f64 = f64, .seed = 7, .steps = 10};
     const char *error = NULL;
     EvalState s1 = eval_init(one, a, &opt), s2 = eval_init(many, a, &opt);
     const Func *f = one->funcs.at[0];
