@@ -1,7 +1,7 @@
 /* entry.c: an entry of the source as a function of the module.
  *
  * The arguments and results are in the order that the source gives, since a caller outside sees memory. Results are
- * followed by the metrics; a training step has the entry's results too, and the gradient's norm. States that were
+ * followed by the metrics (unless it is `generate` that runs it); a training step has the entry's results too, and the gradient's norm. States that were
  * assigned are written at the end. `generate` makes a function for each combination of the sizes it lists, with the
  * dims of the file evaluated anew. */
 #include <string.h>
@@ -151,7 +151,9 @@ static void lower_instance(Lower *lo, Decl *entry, const SizeList *sizes, const 
         last = last && pick[i] == z->n - 1;
         z->dim->size = dim_symbol(lo, z->dim->name, z->dim->node, z->at[pick[i]], false, z->dim->node->loc);
     }
+    lo->serving = true;
     entry_lower(lo, entry, name, NULL);
+    lo->serving = false;
     for (int i = 0; i < sizes->n; i++) sizes->at[i].dim->size = NULL;
     if (first) lo->m->generate_decode = name;
     if (last) lo->m->generate_prefill = name;

@@ -82,7 +82,7 @@ typedef struct FrameMark {
 
 typedef struct Mark {
     Inst *last;
-    int vars, slots, metrics, frames, defaults, binds;
+    int vars, slots, metrics, frames, defaults, binds, names, labels;
     FrameMark *frame;
     Slot *slot;
     Bind *bind;
@@ -91,7 +91,8 @@ typedef struct Mark {
 
 static Mark mark(Lower *lo) {
     Mark k = {.last = lo->func->body->last, .vars = lo->m->vars.n, .slots = lo->slots.n, .metrics = lo->metrics.n,
-              .defaults = lo->scope->defaults.n, .binds = lo->call->binds.n};
+              .defaults = lo->scope->defaults.n, .binds = lo->call->binds.n, .names = lo->names.n,
+              .labels = lo->labels.n};
     for (Frame *f = lo->frame; f != NULL; f = f->outer) k.frames++;
     k.frame = NEW_ARRAY(lo->a, FrameMark, k.frames + 1);
     int i = 0;
@@ -121,6 +122,8 @@ static void undo(Lower *lo, const Mark *k) {
     lo->m->vars.n = k->vars;
     lo->slots.n = k->slots;
     lo->metrics.n = k->metrics;
+    lo->names.n = k->names;
+    lo->labels.n = k->labels;
     lo->scope->defaults.n = k->defaults;
     lo->call->binds.n = k->binds;
     memcpy(lo->call->binds.at, k->bind, sizeof(Bind) * (size_t)k->binds);

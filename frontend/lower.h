@@ -403,6 +403,7 @@ struct Lower {
     /* of the function being lowered */
     Func *func;
     bool training;
+    bool serving; /* an instance of `generate`: nobody reads metrics */
     Builder b;
     Frame *frame;
     Call *call;

@@ -275,6 +275,7 @@ void slot_assign(Lower *lo, Slot *s, Val v, Loc loc) {
 /* ---- metrics ---------------------------------------------------------------------------------------------------------------------- */
 
 void scope_metric(Lower *lo, const Ast *node) {
+    if (lo->serving) return;
     Val v = expr_eval(lo, node->at[0]);
     if (val_is_error(v)) return;
     Value *x = v.kind == VAL_tensor ? v.t : val_to_tensor(lo, v, DT_f32, node->at[0]->loc);
