@@ -13,7 +13,7 @@
 #include "passes.h"
 #include "support/intern.h"
 
-/* ---- the table of slots ------------------------------------------------------------------------------------------ */
+/* ---- the table of slots ---- */
 
 GradSlot *grad_slot(Grad *g, Value *v) {
     /* Ids of values that the table does not know are anything: the slot's `of` tells. */
@@ -53,8 +53,7 @@ void grad_into(Grad *g, Value *of, Value *contribution) {
     grad_slot(g, of)->cotangent = sum;
 }
 
-/* ---- which values matter ------------------------------------------------------------------------------------------
- */
+/* ---- which values matter ---- */
 
 /* Forward: marks active results of the instructions before `end` (NULL: all), given the marks of what they read. */
 void grad_activate(Grad *g, Block *block, const Inst *end) {
@@ -86,8 +85,7 @@ void grad_reach(Grad *g, Block *block) {
     }
 }
 
-/* ---- the reverse walk ---------------------------------------------------------------------------------------------
- */
+/* ---- the reverse walk ---- */
 
 void grad_backward(Grad *g, Inst *last) {
     for (Inst *i = last; i != NULL; i = i->prev) {

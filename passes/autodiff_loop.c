@@ -3,63 +3,18 @@
  *   (carried, ys) = loop(xs, carried, invariant)
  *   (d_carried, d_invariant, d_xs) = loop reverse(residuals, xs, d_ys, d_carried, d_invariant = 0, invariant)
  *
- * Its body is the reverse walk over the forward body. What that reads of the forward values comes, cheapest first:
- *   an invariant is passed again; a slice of an xs is read again; an element-wise or index value whose operands are at
- *   hand for fewer bytes is computed again (a mask, a cast, a one-hot: Griewank's "recompute what is cheap");
- * everything else becomes a *residual*: a further ys of the forward loop, stacked, which is an xs of the backward one.
- * So memory is trip * residuals, nothing that the backward body does not read is kept, and no value is kept twice.
+ * Its body is the reverse walk over the forward body. While the walk runs, a forward value that it asks for is a
+ * placeholder; when all demands are known, autodiff_save.c decides which values are kept for it and which are computed
+ * again. Cotangents of carried values are carried, those of invariants are summed up in a carried value, and those of
+ * xs are ys, each slice written once. A carried value whose cotangent nothing reaches (a metric) has no part in it.
  *
- * Loops nest: a residual of an inner loop is a value of the outer body like any other, hence stacked again.
- * Before: `ct`s of the loop's results are in their slots. After: contributions added to the loop's operands. The
- * forward loop has new results at its end; its old ones are unchanged. */
+ * Loops nest: what an inner loop keeps is a value of the outer body like any other, kept again.
+ * Before: cotangents of the loop's results are in their slots. After: contributions added to the loop's operands. The
+ * forward loop may have new results at its end; its old ones are unchanged. */
 #include "grad.h"
-#include "support/diag.h"
-#include "support/intern.h"
+#include "grad_loop.h"
 
-/* An argument of the backward body and the operand of the backward loop that it stands for. */
-typedef struct GradArg {
-    Value *arg;
-    Value *operand; /* where the backward loop will stand; NULL: look up `primal` there */
-    Value *primal;  /* of the block that holds the forward loop */
-} GradArg;
-
-typedef VEC(GradArg) GradArgs;
-
-struct GradFrame {
-    GradFrame *outer;
-    Inst *loop;  /* forward */
-    Block *body; /* backward; the builder's block while the walk is in it */
-    GradArgs xs, carried, invariant;
-    int nflow; /* the first of `carried` are cotangents of carried values, the others of invariants */
-};
-
-/* ---- parts of a loop ----------------------------------------------------------------------------------------------
- */
-
-static int loop_xs(const Inst *loop) {
-    return (int)loop->at.xs;
-}
-static int loop_carried(const Inst *loop) {
-    return (int)loop->at.carry;
-}
-static Value *body_arg(const Inst *loop, int operand) {
-    return loop->body->args.at[1 + operand];
-}
-/* Results of the loop and of its body are numbered alike; so are, up to loop_carried, carried operands after the xs. */
-static Value *body_result(const Inst *loop, int k) {
-    return loop->body->results.at[k];
-}
-
-static Type stacked(const Inst *loop, const Type *slice) {
-    Type t = type_unsharded(slice);
-    for (int k = t.rank; k > 0; k--) t.dim[k] = t.dim[k - 1];
-    t.dim[0] = (Dim){.label = loop->at.label, .size = loop->at.trip};
-    t.rank++;
-    return t;
-}
-
-/* ---- marks through loops: carried values make them a fixed point --------------------------------------------------
- */
+/* ---- marks through loops: carried values make them a fixed point ---- */
 
 void grad_activate_loop(Grad *g, Inst *loop) {
     for (int k = 0; k < loop->nin; k++)
@@ -103,118 +58,7 @@ void grad_reach_loop(Grad *g, Inst *loop) {
         if (grad_slot(g, body_arg(loop, k))->reached) grad_slot(g, loop->in[k])->reached = true;
 }
 
-/* ---- primal values in the backward body ---------------------------------------------------------------------------
- */
-
-static Value *add_arg(Grad *g, GradFrame *f, GradArgs *list, const Type *t, GradArg a) {
-    Type whole = type_unsharded(t);
-    a.arg = block_arg(g->b.m, f->body, &whole, NULL);
-    vec_push(g->scratch, *list, a);
-    return a.arg;
-}
-
-/* Appends `v` of the forward body to the loop's ys; returns the stack. */
-static Value *stack_residual(Grad *g, Inst *loop, Value *v) {
-    for (int k = loop_carried(loop); k < loop->nout; k++)
-        if (body_result(loop, k) == v) return loop->out[k];
-    if (v->type.rank == MAX_RANK) diag_bug("no axis left to stack a residual along %s", loop->at.label);
-    Module *m = g->b.m;
-    Type t = stacked(loop, &v->type);
-    Value *stack = value_new(m, &t);
-    stack->def = loop;
-    stack->block = loop->parent;
-    stack->index = loop->nout;
-    stack->name = v->name;
-    Value **out = NEW_ARRAY(m->arena, Value *, loop->nout + 1);
-    for (int k = 0; k < loop->nout; k++) out[k] = loop->out[k];
-    out[loop->nout++] = stack;
-    loop->out = out;
-    vec_push(m->arena, loop->body->results, v);
-    return stack;
-}
-
-/* Ops that are worth computing again when that saves memory: one pass over elements, no reduction, no transcendental.
- */
-static bool is_cheap(Op op) {
-    static const bool cheap[OP_COUNT] = {
-        [OP_add] = true,      [OP_sub] = true,     [OP_mul] = true,
-        [OP_neg] = true,      [OP_abs] = true,     [OP_sign] = true,
-        [OP_maximum] = true,  [OP_minimum] = true, [OP_lt] = true,
-        [OP_le] = true,       [OP_eq] = true,      [OP_and] = true,
-        [OP_or] = true,       [OP_not] = true,     [OP_where] = true,
-        [OP_cast] = true,     [OP_const] = true,   [OP_iota] = true,
-        [OP_random] = true,   [OP_runtime] = true, [OP_read] = true,
-        [OP_one_hot] = true,  [OP_slice] = true,   [OP_broadcast] = true,
-        [OP_annotate] = true, [OP_relabel] = true, [OP_stop_gradient] = true,
-    };
-    return cheap[op];
-}
-
-enum { RECOMPUTE_DEPTH = 6 };
-
-static double value_bytes(const Value *v) {
-    return (double)type_elements(&v->type) * dtype_bytes(v->type.dtype);
-}
-
-static double operand_bytes(Grad *g, const Inst *inst, int depth);
-
-/* Bytes a trip that must newly be stacked to have `v` in the backward body. */
-static double needed_bytes(Grad *g, Value *v, int depth) {
-    const Inst *loop = g->frame->loop;
-    if (grad_slot(g, v)->here != NULL) return 0;
-    if (v->def == NULL) {
-        bool carried = v->index > loop_xs(loop) && v->index <= loop_xs(loop) + loop_carried(loop);
-        return carried ? value_bytes(v) : 0;
-    }
-    double again = operand_bytes(g, v->def, depth);
-    return again < value_bytes(v) ? again : value_bytes(v);
-}
-
-static double operand_bytes(Grad *g, const Inst *inst, int depth) {
-    if (depth == 0 || !is_cheap(inst->op)) return 1.0 / 0.0;
-    double sum = 0;
-    for (int k = 0; k < inst->nin; k++) sum += needed_bytes(g, inst->in[k], depth - 1);
-    return sum;
-}
-
-static Value *recompute(Grad *g, const Inst *inst) {
-    Value **in = NEW_ARRAY(g->scratch, Value *, inst->nin);
-    for (int k = 0; k < inst->nin; k++) in[k] = grad_use(g, inst->in[k]);
-    Inst *again = build_inst(&g->b, inst->op, inst->nin, in, &inst->at, NULL);
-    Value *out = again->out[0];
-    out->name = inst->out[0]->name;
-    if (inst->op == OP_annotate)
-        for (int k = 0; k < out->type.rank; k++) out->type.dim[k] = inst->out[0]->type.dim[k];
-    return out;
-}
-
-static Value *bring(Grad *g, Value *v) {
-    GradFrame *f = g->frame;
-    Inst *loop = f->loop;
-    int operand = v->index - 1;
-    bool argument = v->def == NULL;
-    if (argument && v->index == 0) return f->body->args.at[0]; /* the index counts down with the iterations */
-    if (argument && operand < loop_xs(loop))
-        return add_arg(g, f, &f->xs, &v->type, (GradArg){.primal = loop->in[operand]});
-    if (argument && operand >= loop_xs(loop) + loop_carried(loop))
-        return add_arg(g, f, &f->invariant, &v->type, (GradArg){.primal = loop->in[operand]});
-    if (!argument && operand_bytes(g, v->def, RECOMPUTE_DEPTH) < value_bytes(v)) return recompute(g, v->def);
-    return add_arg(g, f, &f->xs, &v->type, (GradArg){.primal = stack_residual(g, loop, v)});
-}
-
-Value *grad_use(Grad *g, Value *primal) {
-    if (g->frame == NULL) return primal;
-    Value *here = grad_slot(g, primal)->here;
-    if (here == NULL) {
-        here = bring(g, primal);
-        if (here->name == NULL) here->name = primal->name;
-        grad_slot(g, primal)->here = here;
-    }
-    return here;
-}
-
-/* ---- the backward loop --------------------------------------------------------------------------------------------
- */
+/* ---- the backward loop ---- */
 
 static Value *cotangent(Grad *g, Value *v) {
     return grad_slot(g, v)->cotangent;
@@ -233,17 +77,17 @@ static void add_inputs(Grad *g, GradFrame *f) {
         if (!carries(g, loop, k)) continue;
         Value *first = cotangent(g, loop->out[k]);
         if (first == NULL) first = grad_zeros(g, &loop->out[k]->type);
-        add_arg(g, f, &f->carried, &first->type, (GradArg){.operand = first});
+        grad_arg(g, f, &f->carried, &first->type, (GradArg){.operand = first});
     }
     f->nflow = f->carried.n;
     for (int k = loop_xs(loop) + nc; k < loop->nin; k++) {
         const Type *t = &loop->in[k]->type;
         if (grad_slot(g, body_arg(loop, k))->reached)
-            add_arg(g, f, &f->carried, t, (GradArg){.operand = grad_zeros(g, t)});
+            grad_arg(g, f, &f->carried, t, (GradArg){.operand = grad_zeros(g, t)});
     }
     for (int k = nc; k < loop->nout; k++) {
         Value *stack = cotangent(g, loop->out[k]);
-        if (stack != NULL) add_arg(g, f, &f->xs, &body_result(loop, k)->type, (GradArg){.operand = stack});
+        if (stack != NULL) grad_arg(g, f, &f->xs, &body_result(loop, k)->type, (GradArg){.operand = stack});
     }
 }
 
@@ -328,6 +172,7 @@ void grad_loop(Grad *g, Inst *loop, Value *ct) {
     g->b.loc = loop->loc;
     int *of = NEW_ARRAY(g->scratch, int, loop->nin + 1);
     add_outputs(g, &frame, of);
+    grad_save(g);
     g->frame = frame.outer;
     g->b = outside;
 

@@ -34,8 +34,7 @@ typedef struct Plan {
     unsigned left;      /* one half of the last pair; 0: an operand as it is */
 } Plan;
 
-/* ---- label sets ---------------------------------------------------------------------------------------------------
- */
+/* ---- label sets ---- */
 
 static int label_number(Contraction *c, Label l, int64_t size) {
     for (int k = 0; k < c->nlabel; k++)
@@ -66,8 +65,7 @@ static LabelList pick(Contraction *c, const Type *t, LabelSet set) {
     return list;
 }
 
-/* ---- one pair ------------------------------------------------------------------------------------------------------
- */
+/* ---- one pair ---- */
 
 /* The sum of x over the labels that nothing else needs. */
 static Value *sum_alone(Contraction *c, Value *x, LabelSet needed) {
@@ -89,8 +87,7 @@ static Value *contract_pair(Contraction *c, Value *x, Value *y, LabelSet keep, b
     return build_einsum(&c->b, 2, in, last ? type_labels(result) : order);
 }
 
-/* ---- the order -----------------------------------------------------------------------------------------------------
- */
+/* ---- the order ---- */
 
 static bool is_cheaper(const Plan *a, const Plan *b) {
     return a->work != b->work ? a->work < b->work : a->bytes < b->bytes;
@@ -166,8 +163,7 @@ static Value *contract_all(Contraction *c, int n, Value **in) {
     return contract_group(c, n, in, c->result, true);
 }
 
-/* ---- the pass ------------------------------------------------------------------------------------------------------
- */
+/* ---- the pass ---- */
 
 typedef struct ContractCtx {
     Module *m;

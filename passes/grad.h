@@ -13,9 +13,13 @@
 typedef struct GradSlot {
     Value *of;
     Value *cotangent; /* NULL: nothing flows to it (yet) */
-    Value *here;      /* of a loop body: the same value in the body of the backward loop, NULL: not needed so far */
-    bool active;      /* floating, and depends on a value that the gradient is taken by */
-    bool reached;     /* of a loop body: some result with a cotangent depends on it */
+    /* Of a loop body, for the body of the backward loop (autodiff_save.c): */
+    Value *here;     /* the placeholder of this value; NULL: not demanded so far */
+    Value *saved;    /* the value itself */
+    bool recomputed; /* is to be computed again */
+    int node;        /* of the cut, from 1 */
+    bool active;     /* floating, and depends on a value that the gradient is taken by */
+    bool reached;    /* of a loop body: some result with a cotangent depends on it */
 } GradSlot;
 
 typedef struct GradFrame GradFrame; /* a loop in the course of differentiation */
@@ -37,7 +41,7 @@ bool grad_flows(Op op);
 /* Does this operand take a contribution? Ask before building one: what it reads might have to be saved for it. */
 bool grad_wants(Grad *g, Value *of);
 void grad_into(Grad *g, Value *of, Value *contribution);
-/* A primal value where the cotangents are computed: itself, or inside a loop, its saved or recomputed counterpart. */
+/* A primal value where the cotangents are computed: itself, or in a loop a placeholder of it (autodiff_save.c). */
 Value *grad_use(Grad *g, Value *primal);
 
 /* Of autodiff.c, for loops. */

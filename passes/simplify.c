@@ -17,7 +17,7 @@
 
 enum { SIMPLIFY_ROUNDS = 12 };
 
-/* ---- the table of slots ------------------------------------------------------------------------------------------ */
+/* ---- the table of slots ---- */
 
 SimpleSlot *simplify_slot(Simplify *s, Value *v) {
     /* Ids of values that the table does not know are anything: the slot's `of` tells. */
@@ -40,8 +40,7 @@ void simplify_replace(Simplify *s, Value *from, Value *to) {
     s->changed = true;
 }
 
-/* ---- value numbering ----------------------------------------------------------------------------------------------
- */
+/* ---- value numbering ---- */
 
 typedef struct Numbering {
     Inst **at; /* open addressing */
@@ -131,8 +130,7 @@ static Numbering numbering_new(Arena *a, const Block *b) {
     return n;
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------------
- */
+/* ---- forward ---- */
 
 static void forward(Simplify *s, Block *block);
 
@@ -190,8 +188,7 @@ static void forward(Simplify *s, Block *block) {
     for (int k = 0; k < block->results.n; k++) block->results.at[k] = simplify_resolve(s, block->results.at[k]);
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------
- */
+/* ---- backward ---- */
 
 static bool is_live(Simplify *s, Value *v) {
     return simplify_slot(s, v)->live;

@@ -41,8 +41,7 @@ static Value *add_invariant(Simplify *s, Inst *loop, Value *operand) {
     return block_arg(s->b.m, loop->body, &t, operand->name);
 }
 
-/* ---- enter ---------------------------------------------------------------------------------------------------------
- */
+/* ---- enter ---- */
 
 static void copy_sources_in(Simplify *s, Inst *loop) {
     Builder inside = {.m = s->b.m, .block = loop->body, .before = loop->body->first, .loc = loop->loc};
@@ -79,8 +78,7 @@ void simplify_loop_enter(Simplify *s, Inst *loop) {
     free_unchanged(s, loop);
 }
 
-/* ---- leave ---------------------------------------------------------------------------------------------------------
- */
+/* ---- leave ---- */
 
 static void merge_results(Simplify *s, Inst *loop) {
     for (int k = loop_carried(loop); k < loop->nout; k++) {
@@ -178,8 +176,7 @@ void simplify_loop_leave(Simplify *s, Inst *loop) {
     if (find_invariants(s, loop)) move_out(s, loop);
 }
 
-/* ---- prune ---------------------------------------------------------------------------------------------------------
- */
+/* ---- prune ---- */
 
 void simplify_loop_prune(Simplify *s, Inst *loop) {
     Block *body = loop->body;

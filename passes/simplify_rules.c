@@ -12,8 +12,7 @@
 
 typedef Value *Rule(Simplify *s, Inst *inst);
 
-/* ---- helpers -------------------------------------------------------------------------------------------------------
- */
+/* ---- helpers ---- */
 
 bool simplify_const(const Value *v, double *value) {
     if (v->def == NULL || v->def->op != OP_const) return false;
@@ -64,8 +63,7 @@ static bool is_float(const Value *v) {
     return v->type.dtype != DT_i32 && v->type.dtype != DT_bool;
 }
 
-/* ---- every element-wise op ----------------------------------------------------------------------------------------
- */
+/* ---- every element-wise op ---- */
 
 static Value *fold_constants(Simplify *s, Inst *inst) {
     double in[3] = {0, 0, 0}, result;
@@ -114,8 +112,7 @@ static Value *drop_broadcasts(Simplify *s, Inst *inst) {
     return simpler;
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------------------------
- */
+/* ---- arithmetic ---- */
 
 static Value *rule_add(Simplify *s, Inst *inst) {
     if (is_number(inst->in[1], 0)) return same(s, inst, inst->in[0]);
@@ -216,8 +213,7 @@ static Value *rule_cast(Simplify *s, Inst *inst) {
     return NULL;
 }
 
-/* ---- layout --------------------------------------------------------------------------------------------------------
- */
+/* ---- layout ---- */
 
 static Value *rule_broadcast(Simplify *s, Inst *inst) {
     Value *x = inst->in[0], *inner = under(x, OP_broadcast);
@@ -270,8 +266,7 @@ static Value *rule_pad(Simplify *s, Inst *inst) {
                                                                                                      : NULL;
 }
 
-/* ---- folds and contractions ----------------------------------------------------------------------------------------
- */
+/* ---- folds and contractions ---- */
 
 static int64_t repeats(const Value *x, const LabelList *over) {
     int64_t n = 1;
@@ -326,8 +321,7 @@ static Value *rule_einsum(Simplify *s, Inst *inst) {
     return any ? build_einsum(&s->b, inst->nin, in, inst->at.labels) : NULL;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static Rule *const rules[OP_COUNT] = {
     [OP_add] = rule_add,         [OP_sub] = rule_sub,     [OP_mul] = rule_mul,   [OP_div] = rule_div,

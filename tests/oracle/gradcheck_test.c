@@ -21,7 +21,7 @@ typedef struct Case {
 static Op current; /* of the element-wise cases */
 static Arena *arena;
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------ */
+/* ---- helpers ---- */
 
 static Type spec(const char *text) {
     DType dtype = *text == 'i' ? DT_i32 : *text == 'b' ? DT_bool : DT_f32;
@@ -56,7 +56,7 @@ static const Tensor *evaluate(Module *m, const Tensor *args) {
     return r;
 }
 
-/* ---- one case ------------------------------------------------------------------------------------------------------ */
+/* ---- one case ---- */
 
 typedef struct Built {
     Module *m;
@@ -108,8 +108,8 @@ static void check_gradient(const Case *c, Built *built, const Tensor *results, i
         x->at[i] = was;
         double want = (above - below) / (2 * h), got = results[1 + k].at[i];
         if (!(fabs(got - want) <= 1e-6 * fmax(1, fabs(want))))
-            fail_msg("%s: d/dx%d[%lld] is %.9g, by differences %.9g\n%s", c->name, built->by[k], (long long)i, got, want,
-                     module_print(built->m, arena, (PrintOptions){0}));
+            fail_msg("%s: d/dx%d[%lld] is %.9g, by differences %.9g\n%s", c->name, built->by[k], (long long)i, got,
+                     want, module_print(built->m, arena, (PrintOptions){0}));
     }
 }
 
@@ -131,7 +131,7 @@ static void check_case(const Case *c) {
     arena_free(arena);
 }
 
-/* ---- element-wise ops: from the table -------------------------------------------------------------------------------- */
+/* ---- element-wise ops: from the table ---- */
 
 static Value *build_elem(Builder *b, Value **x) {
     return build_inst(b, current, op_info[current].nin, x, NULL, NULL)->out[0];
@@ -150,7 +150,7 @@ static void test_elementwise(void **state) {
     }
 }
 
-/* ---- the others ------------------------------------------------------------------------------------------------------ */
+/* ---- the others ---- */
 
 static Value *build_abs_signs(Builder *b, Value **x) {
     return build1(b, OP_abs, x[0], NULL);
@@ -231,7 +231,7 @@ static Value *build_softmax(Builder *b, Value **x) {
     return build2(b, OP_gather, p, x[1], &(Attrs){.label = intern("V")});
 }
 
-/* ---- loops ----------------------------------------------------------------------------------------------------------- */
+/* ---- loops ---- */
 
 typedef struct LoopBuilder {
     Builder *outside, b; /* b: inside */
