@@ -95,3 +95,12 @@ Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
     team_free(t);
     return NULL;
 }
+
+/* Messages quote files; a terminal is not told what a file's control characters say. */
+int command_error(const Error *e) {
+    fflush(stdout);
+    fputs("error: ", stderr);
+    for (const char *c = e->text; *c; c++) fputc((unsigned char)*c < 32 || *c == 127 ? '?' : *c, stderr);
+    fputc('\n', stderr);
+    return EXIT_user;
+}

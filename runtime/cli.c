@@ -227,12 +227,6 @@ static bool devices_check(const MoeProgram *p, const Options *o, Error *e) {
                      p->devices, mesh, (long long)o->devices);
 }
 
-int command_error(const Error *e) {
-    fflush(stdout);
-    fprintf(stderr, "error: %s\n", e->text);
-    return EXIT_user;
-}
-
 int main(int argc, char **argv) {
     const MoeProgram *p = &moe_program;
     const char *self = argv[0];

@@ -254,9 +254,8 @@ MOE_FN float moe_tanh(float x) {
     p = MOE_FMA(p, z, -5.37397155531e-2f);
     p = MOE_FMA(p, z, 1.33314422036e-1f);
     p = MOE_FMA(p, z, -3.33332819422e-1f);
-    float small = MOE_FMA(p * z, x, x);
-    float large = moe_copysign(1.0f - 2.0f / (moe_exp(2.0f * a) + 1.0f), x);
-    return a < 0.625f ? small : (x == x ? large : x);
+    float small = MOE_FMA(p * z, a, a), large = 1.0f - 2.0f / (moe_exp(2.0f * a) + 1.0f);
+    return moe_copysign(a < 0.625f ? small : large, x);
 }
 
 /* By e^-|x|: no overflow, and a negative x keeps its relative accuracy. */

@@ -146,15 +146,19 @@ static bool cover_check(const char *path, StFile *f, int64_t first, Error *e) {
         if (t->begin != at)
             return error_set(e, "%s: tensor '%.100s' begins at %lld, %s the end of the one before (%lld)", path,
                              t->name, (long long)t->begin, t->begin < at ? "before" : "after", (long long)at);
-        if (t->end > t->begin && (first + t->begin) % t->align)
-            return error_set(e, "%s: tensor '%.100s': its data is not aligned for %s", path, t->name, t->type);
         at = t->end;
-        t->at = f->map.at + first + t->begin;
         f->by_name[i] = t;
     }
     qsort(f->by_name, (size_t)f->n, sizeof *f->by_name, by_name);
     if (at > bytes) return error_set(e, "%s: truncated: %lld bytes of data are missing", path, (long long)(at - bytes));
-    return at == bytes || error_set(e, "%s: %lld bytes after the last tensor", path, (long long)(bytes - at));
+    if (at < bytes) return error_set(e, "%s: %lld bytes after the last tensor", path, (long long)(bytes - at));
+    for (int i = 0; i < f->n; i++) {
+        StTensor *t = &f->t[i];
+        t->at = f->map.at + first + t->begin;
+        if (t->end > t->begin && (first + t->begin) % t->align)
+            return error_set(e, "%s: tensor '%.100s': its data is not aligned for %s", path, t->name, t->type);
+    }
+    return true;
 }
 
 /* The header's JSON; blanks may follow it (they pad the data's alignment), nothing may precede it. */

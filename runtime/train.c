@@ -59,6 +59,7 @@ static int results_read(Team *t, const MoeFunc *f, const char **names, double *v
     for (int i = 0; i < n; i++) {
         names[i] = i == 0 ? "loss" : f->results[i].name;
         values[i] = call_mean(t, f, i);
+        if (isnan(values[i])) values[i] = NAN; /* without a sign */
     }
     return n;
 }
