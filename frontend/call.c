@@ -47,6 +47,12 @@ bool fn_owns(Lower *lo, Decl *fn) {
 
 /* ---- arguments -------------------------------------------------------------------------------------------------------------- */
 
+static const char *suggest_argument(Lower *lo, const Ast *args, const char *word) {
+    VEC(const char *) names = {0};
+    for (int i = 0; i < args->n; i++) vec_push(lo->a, names, args->at[i]->name);
+    return suggest(lo, word, names.n, names.at);
+}
+
 /* Which formal argument each actual one is: given[formal] is an index in `actual`, -1: absent. */
 static bool match_formals(Lower *lo, Decl *fn, int n, const Actual *actual, int *given) {
     const Ast *args = fn->node->at[FN_ARGS];
@@ -58,9 +64,10 @@ static bool match_formals(Lower *lo, Decl *fn, int n, const Actual *actual, int 
             for (at = 0; at < args->n && args->at[at]->name != actual[i].name; at++) continue;
         if (at >= args->n) {
             if (actual[i].name == NULL)
-                fail(lo, actual[i].loc, "`%s` takes %d arguments", fn->name, args->n);
+                fail(lo, actual[i].loc, "`%s` takes at most %d arguments", fn->name, args->n);
             else
-                fail(lo, actual[i].loc, "`%s` has no argument `%s`", fn->name, actual[i].name);
+                fail(lo, actual[i].loc, "`%s` has no argument `%s`%s", fn->name, actual[i].name,
+                     suggest_argument(lo, args, actual[i].name));
             note(lo, fn->node->name_loc, "`%s` is declared here", fn->name);
             return false;
         }
@@ -94,6 +101,7 @@ static bool bind_arguments(Lower *lo, Decl *fn, const Actual *actual, const int 
             const Ast *arg = args->at[i];
             int when = given[i] < 0 ? 2 : is_dim_arg(arg) ? 0 : 1;
             if (when != round) continue;
+            lo->call->binding = given[i] >= 0 || arg->at[ARG_DEFAULT] == NULL;
             if (given[i] >= 0) {
                 ok = bind_one(lo, fn, arg, actual[given[i]].val, actual[given[i]].loc) && ok;
             } else if (arg->at[ARG_DEFAULT] == NULL) {
@@ -104,6 +112,7 @@ static bool bind_arguments(Lower *lo, Decl *fn, const Actual *actual, const int 
                 ok = ok && bind_one(lo, fn, arg, expr_eval(lo, arg->at[ARG_DEFAULT]), arg->at[ARG_DEFAULT]->loc);
             }
         }
+    lo->call->binding = false;
     return ok;
 }
 
@@ -121,6 +130,14 @@ static bool check_recursion(Lower *lo, Decl *fn, Loc loc) {
     }
     if (depth < MAX_CALL_DEPTH) return true;
     return fail(lo, loc, "calls are nested more than %d deep", MAX_CALL_DEPTH), false;
+}
+
+/* Expansion can be exponential in the text. Beyond the limit every call is an error, so that what is open ends soon. */
+static bool check_expansions(Lower *lo, Loc loc) {
+    if (lo->instructions > MAX_INSTRUCTIONS) return false;
+    if (lo->expansions++ < MAX_EXPANSIONS) return true;
+    if (lo->expansions == MAX_EXPANSIONS + 1) fail(lo, loc, "the program makes more than %d calls", MAX_EXPANSIONS);
+    return false;
 }
 
 /* Without `in`, the scope is named after the function; once in a scope. */
@@ -162,13 +179,14 @@ Val call_finish(Lower *lo, Decl *fn) {
 
 static Val expand(Lower *lo, Decl *fn, int n, const Actual *actual) {
     int *given = NEW_ARRAY(lo->a, int, fn->node->at[FN_ARGS]->n + 1);
+    lo->call->binding = true;
     if (!match_formals(lo, fn, n, actual, given) || !bind_arguments(lo, fn, actual, given)) return val_error();
     stmt_block(lo, fn->node->at[FN_BODY]);
     return call_finish(lo, fn);
 }
 
 Val call_function(Lower *lo, Decl *fn, int n, const Actual *actual, Loc loc, bool scoped) {
-    if (!check_recursion(lo, fn, loc)) return val_error();
+    if (!check_recursion(lo, fn, loc) || !check_expansions(lo, loc)) return val_error();
     if (fn->node->at[FN_MANUAL] != NULL && fn->node->at[FN_MANUAL]->n > 0)
         return fail(lo, loc, "`%s` is a manual region, which is not supported", fn->name);
     Call *outer = lo->call;
@@ -196,22 +214,30 @@ static bool actual_eval(Lower *lo, const Decl *fn, const Ast *arg, Actual *out) 
     return fail(lo, value->loc, "this call has %d results; bind them to names first", out->val.n), false;
 }
 
-static Val call_user(Lower *lo, Decl *fn, const Ast *e, bool scoped) {
+static Val call_user(Lower *lo, Decl *fn, const Ast *e, const Ast *scoped) {
     Actual *actual = NEW_ARRAY(lo->a, Actual, e->n + 1);
     for (int i = 0; i < e->n; i++)
         if (!actual_eval(lo, fn, e->at[i], &actual[i])) return val_error();
-    return call_function(lo, fn, e->n, actual, e->loc, scoped);
+    Scope *outer = lo->scope;
+    if (scoped != NULL && !scope_open(lo, scoped->name, scoped->loc)) return val_error();
+    Val v = call_function(lo, fn, e->n, actual, e->loc, scoped != NULL);
+    lo->scope = outer;
+    return v;
 }
 
-static Val call_builtin(Lower *lo, const Builtin *b, const Ast *e) {
+static Val call_builtin(Lower *lo, const Builtin *b, const Ast *e, const Ast *scoped) {
     int n = 0;
     while (arg_at(e, n) != NULL) n++;
     if (n < b->min || (b->max >= 0 && n > b->max)) {
-        fail(lo, e->loc, "`%s` takes %s%d arguments, not %d", b->name, b->max == b->min ? "" : "at least ", b->min, n);
-        note(lo, e->loc, "%s: %s", b->name, b->doc);
+        fail(lo, e->loc, "`%s` takes %s%d unnamed arguments, not %d", b->name, b->max == b->min ? "" : "at least ", b->min, n);
+        note(lo, e->loc, "%s", b->doc);
         return val_error();
     }
-    return b->fn(lo, b, e);
+    Scope *outer = lo->scope;
+    if (scoped != NULL && !scope_open(lo, scoped->name, scoped->loc)) return val_error();
+    Val v = b->fn(lo, b, e);
+    lo->scope = outer;
+    return v;
 }
 
 static Val call_unknown(Lower *lo, const Ast *e) {
@@ -229,12 +255,12 @@ static Val call_unknown(Lower *lo, const Ast *e) {
 }
 
 Val call_eval(Lower *lo, const Ast *e) {
-    bool scoped = lo->scope_given;
-    lo->scope_given = false;
+    const Ast *scoped = lo->scoped;
+    lo->scoped = NULL;
     Decl *d = source_find(lo->call->unit, e->name);
     if (d != NULL && d->node->kind == AST_fn) return call_user(lo, d, e, scoped);
     const Builtin *b = builtin_find(e->name);
-    if (b != NULL) return call_builtin(lo, b, e);
+    if (b != NULL) return call_builtin(lo, b, e, scoped);
     const Builtin *cast = builtin_find("cast");
     if (d != NULL && d->node->kind == AST_dtype) return cast->fn(lo, cast, e);
     for (int t = 0; t < DT_COUNT; t++)

@@ -275,13 +275,15 @@ static Val eval_array(Lower *lo, const Ast *e) {
     return out;
 }
 
-/* f(x) in "path": the scope is open while x is evaluated; the call inside takes no name of its own. */
+/* f(x) in "path": a call opens the scope itself, after its arguments; the call then takes no name of its own. */
 static Val eval_scoped(Lower *lo, const Ast *e) {
     Scope *outer = lo->scope;
+    if (e->at[0]->kind == AST_call) {
+        lo->scoped = e;
+        return expr_eval(lo, e->at[0]);
+    }
     if (!scope_open(lo, e->name, e->loc)) return val_error();
-    lo->scope_given = e->at[0]->kind == AST_call;
     Val v = expr_eval(lo, e->at[0]);
-    lo->scope_given = false;
     lo->scope = outer;
     return v;
 }

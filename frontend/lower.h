@@ -25,7 +25,8 @@
 enum {
     MAX_CALL_DEPTH = 64,
     MAX_ITERATIONS = 1 << 16,    /* of one `for` */
-    MAX_INSTRUCTIONS = 1 << 20,  /* of one module */
+    MAX_EXPANSIONS = 1 << 18,   /* calls, of one module */
+    MAX_INSTRUCTIONS = 1 << 18,  /* of one module */
     MAX_INSTANCES = 64,          /* of `generate` */
     MAX_PERIOD = 8,              /* iterations that one rolled body may hold */
 };
@@ -183,7 +184,8 @@ struct Call {
     Call *outer;
     Decl *fn;
     Unit *unit;
-    Loc loc; /* of the call */
+    Loc loc;      /* of the call */
+    bool binding; /* arguments are being bound: errors are the caller's */
     VEC(Bind) binds;
     bool has_elem;   /* `?` is bound */
     DType elem;
@@ -413,9 +415,9 @@ struct Lower {
     VEC(Metric) metrics;
     VEC(Ordinal) ordinals;
     const Var *stack_like; /* an optimizer runs on this parameter: its states are stacked alike */
-    bool scope_given;      /* the next call stands in `in "…"` */
+    const Ast *scoped;     /* the next call is this one's, with its `in "…"` */
     int fractions;         /* inside ceil() or floor(): dims may divide with a remainder */
-    int instructions;
+    int instructions, expansions;
 
     const Varying *split; /* a condition that differs by iteration of a rolled loop, NULL: none */
 };

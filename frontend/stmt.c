@@ -21,19 +21,22 @@ static void add_target(Lower *lo, NameList *out, const Ast *target) {
     if (target->kind == AST_name) add_name(lo, out, target->name);
 }
 
+static bool holds_statements(const Ast *node) {
+    return node->kind == AST_block || node->kind == AST_if || node->kind == AST_for || node->kind == AST_scope ||
+           node->kind == AST_at_step;
+}
+
 void stmt_assigned(Lower *lo, const Ast *block, NameList *out) {
     if (block == NULL) return;
     if (block->kind == AST_assign)
         for (int i = 0; i < block->at[ASSIGN_TARGETS]->n; i++) add_target(lo, out, block->at[ASSIGN_TARGETS]->at[i]);
-    bool holds = block->kind == AST_block || block->kind == AST_if || block->kind == AST_for || block->kind == AST_scope;
-    for (int i = 0; holds && i < block->n; i++) stmt_assigned(lo, block->at[i], out);
+    for (int i = 0; holds_statements(block) && i < block->n; i++) stmt_assigned(lo, block->at[i], out);
 }
 
 bool stmt_returns(const Ast *block) {
     if (block == NULL) return false;
     if (block->kind == AST_return) return true;
-    bool holds = block->kind == AST_block || block->kind == AST_if || block->kind == AST_for || block->kind == AST_scope;
-    for (int i = 0; holds && i < block->n; i++)
+    for (int i = 0; holds_statements(block) && i < block->n; i++)
         if (stmt_returns(block->at[i])) return true;
     return false;
 }
@@ -159,6 +162,11 @@ static Flow stmt_scope(Lower *lo, const Ast *node) {
     return f;
 }
 
+/* Once a training step: a router's bias that moves against its load. It sees the parameters from before the step. */
+static Flow stmt_at_step(Lower *lo, const Ast *node) {
+    return lo->training ? stmt_block(lo, node->at[0]) : FLOW_next;
+}
+
 static Flow stmt(Lower *lo, const Ast *node) {
     lo->b.loc = node->loc;
     switch (node->kind) {
@@ -172,7 +180,7 @@ static Flow stmt(Lower *lo, const Ast *node) {
         case AST_metric: scope_metric(lo, node); break;
         case AST_dim: bind_dim(lo, node); break;
         case AST_const: bind_const(lo, node); break;
-        case AST_at_step: fail(lo, node->loc, "`at step` is not supported"); break;
+        case AST_at_step: return stmt_at_step(lo, node);
         default: fail(lo, node->loc, "this is no statement (%s)", ast_kind_name(node->kind)); break;
     }
     return FLOW_next;

@@ -144,7 +144,9 @@ bool val_unify(Lower *lo, const char *what, Val x, Val y, bool arith, Loc loc, V
     DType t;
     if (!common_type(x, y, arith, &t)) {
         fail(lo, loc, "`%s` of %s and %s: element types differ", what, val_describe(lo, x), val_describe(lo, y));
-        note(lo, loc, "nothing is converted silently: write %s(…) around one of them", dtype_name(x.t->type.dtype));
+        DType from = x.t->type.dtype, to = y.t->type.dtype;
+        if (to == DT_i32) to = from, from = DT_i32;
+        note(lo, loc, "nothing is converted silently: write %s(…) around what is %s", dtype_name(to), dtype_name(from));
         return false;
     }
     *a = as_type(lo, x, t, loc);
