@@ -16,9 +16,7 @@
 
 #include <stdlib.h>
 
-enum { ALIGN = 64 };
-
-static int64_t align_up(int64_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+static int64_t align_up(int64_t n) { return (n + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN; }
 
 static int64_t plan_vars(Module *m) {
     int64_t end = 0;

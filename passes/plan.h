@@ -4,6 +4,8 @@
 
 #include "passes.h"
 
+enum { PLAN_ALIGN = 64 }; /* of every offset, in bytes */
+
 /* A stretch of memory with one lifetime; values are places in it. */
 typedef struct Buffer {
     int64_t bytes;

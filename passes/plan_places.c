@@ -73,7 +73,7 @@ static bool slice_view(const Mesh *m, const Inst *i, int64_t *delta) {
     for (int d = 0; d < axis; d++)
         if (dim_local(m, &t->dim[d]) > 1 && i->at.size != t->dim[axis].size) return false;
     *delta = i->at.start * stride;
-    return true;
+    return *delta % PLAN_ALIGN == 0;
 }
 
 /* Whether the result is its operand's memory, *delta bytes further on. */
