@@ -22,7 +22,8 @@ void call_bind(Lower *lo, const char *name, Val v, Loc loc) {
         vec_push(lo->a, lo->call->binds, ((Bind){.name = name, .val = v, .loc = loc}));
 }
 
-/* ---- who owns parameters ------------------------------------------------------------------------------------------------ */
+/* ---- who owns parameters
+ * ------------------------------------------------------------------------------------------------ */
 
 static bool tree_owns(Lower *lo, const Unit *u, const Ast *e) {
     if (e == NULL) return false;
@@ -45,7 +46,8 @@ bool fn_owns(Lower *lo, Decl *fn) {
     return fn->owns == OWNS_yes;
 }
 
-/* ---- arguments -------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static const char *suggest_argument(Lower *lo, const Ast *args, const char *word) {
     VEC(const char *) names = {0};
@@ -71,14 +73,17 @@ static bool match_formals(Lower *lo, Decl *fn, int n, const Actual *actual, int 
             note(lo, fn->node->name_loc, "`%s` is declared here", fn->name);
             return false;
         }
-        if (given[at] >= 0) return fail(lo, actual[i].loc, "the argument `%s` is given twice", args->at[at]->name), false;
+        if (given[at] >= 0)
+            return fail(lo, actual[i].loc, "the argument `%s` is given twice", args->at[at]->name), false;
         given[at] = i;
         if (actual[i].name == NULL) next++;
     }
     return true;
 }
 
-static bool is_dim_arg(const Ast *arg) { return arg->at[ARG_TYPE] == NULL && arg->at[ARG_DEFAULT] == NULL; }
+static bool is_dim_arg(const Ast *arg) {
+    return arg->at[ARG_TYPE] == NULL && arg->at[ARG_DEFAULT] == NULL;
+}
 
 static bool bind_one(Lower *lo, Decl *fn, const Ast *arg, Val v, Loc loc) {
     const Ast *fallback = arg->at[ARG_DEFAULT];
@@ -116,7 +121,8 @@ static bool bind_arguments(Lower *lo, Decl *fn, const Actual *actual, const int 
     return ok;
 }
 
-/* ---- expansion ---------------------------------------------------------------------------------------------------------------- */
+/* ---- expansion
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static bool check_recursion(Lower *lo, Decl *fn, Loc loc) {
     int depth = 0;
@@ -172,8 +178,7 @@ Val call_finish(Lower *lo, Decl *fn) {
         fail(lo, c->result_loc, "`%s` declares %d results, this returns %d", fn->name, results->n, c->result.n);
         return val_error();
     }
-    for (int i = 0; i < results->n; i++)
-        c->result.at[i] = type_result(lo, fn->node, i, c->result.at[i], c->result_loc);
+    for (int i = 0; i < results->n; i++) c->result.at[i] = type_result(lo, fn->node, i, c->result.at[i], c->result_loc);
     return results->n == 1 ? c->result.at[0] : c->result;
 }
 
@@ -200,7 +205,8 @@ Val call_function(Lower *lo, Decl *fn, int n, const Actual *actual, Loc loc, boo
     return v;
 }
 
-/* ---- call expressions -------------------------------------------------------------------------------------------------------- */
+/* ---- call expressions
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool actual_eval(Lower *lo, const Decl *fn, const Ast *arg, Actual *out) {
     const Ast *value = arg;
@@ -229,8 +235,13 @@ static Val call_builtin(Lower *lo, const Builtin *b, const Ast *e, const Ast *sc
     int n = 0;
     while (arg_at(e, n) != NULL) n++;
     if (n < b->min || (b->max >= 0 && n > b->max)) {
-        fail(lo, e->loc, "`%s` takes %s%d unnamed arguments, not %d", b->name, b->max == b->min ? "" : "at least ", b->min, n);
-        note(lo, e->loc, "%s", b->doc);
+        bool own = strncmp(b->doc, b->name, strlen(b->name)) == 0;
+        fail(lo, e->loc, "`%s` takes %s%d argument%s without a name, not %d", b->name,
+             b->max == b->min ? ""
+             : n < b->min     ? "at least "
+                              : "at most ",
+             n < b->min ? b->min : b->max, (n < b->min ? b->min : b->max) == 1 ? "" : "s", n);
+        note(lo, e->loc, own ? "%s%s" : "%s(x): %s", own ? "" : b->name, b->doc);
         return val_error();
     }
     Scope *outer = lo->scope;

@@ -7,6 +7,7 @@
 
 #include "lower.h"
 #include "support/intern.h"
+#include "support/str.h"
 
 static Val index_list(Lower *lo, const Ast *e, Val x) {
     int64_t i;
@@ -41,8 +42,12 @@ static const Poly *range_eval(Lower *lo, const Ast *e, const Poly *of, int64_t *
         !val_integer(lo, b, "the end of a slice", to->loc, &end))
         return NULL;
     if (*start < 0 || end > of->size) {
-        fail(lo, loc_join(from->loc, to->loc), "%lld..%lld is not within the axis %s, which is %lld", (long long)*start,
+        fail(lo, loc_join(from->loc, to->loc), "%lld..%lld is outside the axis %s, which is 0..%lld", (long long)*start,
              (long long)end, of->text, (long long)of->size);
+        return NULL;
+    }
+    if (end <= *start) {
+        fail(lo, loc_join(from->loc, to->loc), "the slice %lld..%lld is empty", (long long)*start, (long long)end);
         return NULL;
     }
     Val n = expr_binary(lo, "-", b, a, e->loc);
@@ -54,7 +59,8 @@ static const Poly *range_eval(Lower *lo, const Ast *e, const Poly *of, int64_t *
 static bool fixed_index(Lower *lo, Val i, const Poly *of, Loc loc, int64_t *out) {
     if (!val_integer(lo, i, "an index", loc, out)) return false;
     if (*out >= 0 && *out < of->size) return true;
-    fail(lo, loc, "index %lld of the axis %s, which is %lld", (long long)*out, of->text, (long long)of->size);
+    fail(lo, loc, "index %lld is outside the axis %s, which is 0..%lld", (long long)*out, of->text,
+         (long long)of->size);
     return false;
 }
 
@@ -95,7 +101,8 @@ Val index_eval(Lower *lo, const Ast *e) {
     return val_tensor(emit1(lo, OP_slice, x.t, &at, e->loc));
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* The positions that an indexed assignment writes, as i32. */
 static Value *written_index(Lower *lo, const Ast *e, const Poly *p) {
@@ -104,7 +111,8 @@ static Value *written_index(Lower *lo, const Ast *e, const Poly *p) {
     if (e->at[INDEX_HI] != NULL) {
         const Poly *part = range_eval(lo, e, p, &start);
         if (part == NULL) return NULL;
-        Inst *iota = emit(lo, OP_iota, 0, NULL, &(Attrs){.dims = {.n = 1, .at = {{part->text, part->size}}}}, NULL, loc);
+        Inst *iota =
+            emit(lo, OP_iota, 0, NULL, &(Attrs){.dims = {.n = 1, .at = {{part->text, part->size}}}}, NULL, loc);
         if (iota == NULL || start == 0) return iota == NULL ? NULL : iota->out[0];
         return emit2(lo, OP_add, iota->out[0], emit_const(lo, DT_i32, (double)start, loc), NULL, loc);
     }
@@ -140,7 +148,37 @@ Val index_assign(Lower *lo, const Ast *target, Val x, Val v) {
     return val_tensor(inst == NULL ? NULL : inst->out[0]);
 }
 
-/* ---- as ------------------------------------------------------------------------------------------------------------------ */
+/* ---- as
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+/* "B * S = 8 * 16 = 128": a side of `as`, and its number of elements. */
+static const char *describe_side(Lower *lo, const LabelList *list, double *elements) {
+    Str names = str_new(lo->a), sizes = str_new(lo->a);
+    *elements = 1;
+    for (int i = 0; i < list->n; i++) {
+        int64_t size = label_poly(lo, list->at[i])->size;
+        *elements *= (double)size;
+        str_addf(&names, "%s%s", i > 0 ? " * " : "", list->at[i]);
+        str_addf(&sizes, "%s%lld", i > 0 ? " * " : "", (long long)size);
+    }
+    if (list->n > 1) str_addf(&sizes, " = %.0f", *elements);
+    return arena_printf(lo->a, "%s = %s", names.at, sizes.at);
+}
+
+/* The axes before are there, and hold as many elements as those after. */
+static bool relabel_check(Lower *lo, const Ast *e, const Value *x, const LabelList *before, const LabelList *after) {
+    const Ast *from = e->at[RELABEL_FROM], *to = e->at[RELABEL_TO];
+    for (int i = 0; i < before->n; i++)
+        if (type_find(&x->type, before->at[i]) < 0) {
+            fail(lo, from->at[i]->loc, "there is no axis %s: the tensor is %s", before->at[i],
+                 val_describe(lo, val_tensor((Value *)x)));
+            return false;
+        }
+    double n, m;
+    const char *left = describe_side(lo, before, &n), *right = describe_side(lo, after, &m);
+    if (n == m) return true;
+    return fail(lo, loc_join(from->loc, to->loc), "`as` keeps the elements, but %s and %s", left, right), false;
+}
 
 Val relabel_eval(Lower *lo, const Ast *e) {
     Val x = expr_eval(lo, e->at[RELABEL_X]);
@@ -150,6 +188,7 @@ Val relabel_eval(Lower *lo, const Ast *e) {
     if (val_is_error(x) || !expr_labels(lo, from->n, from->at, &at.labels) || !expr_labels(lo, to->n, to->at, &after))
         return val_error();
     if (x.kind != VAL_tensor) return fail(lo, e->loc, "`as` renames axes of a tensor, found %s", val_describe(lo, x));
+    if (!relabel_check(lo, e, x.t, &at.labels, &after)) return val_error();
     bool same = at.labels.n == after.n;
     at.dims.n = after.n;
     for (int i = 0; i < after.n; i++) {

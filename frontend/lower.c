@@ -19,7 +19,7 @@ enum { CHAIN_NOTES = 4 };
 static void note_chain(const Lower *lo) {
     int n = 0;
     for (const Call *c = lo->call; c != NULL && n < CHAIN_NOTES; c = c->outer)
-        if (c->loc.file != 0 && c->fn != NULL) diag_note(c->loc, "in `%s`, called here", c->fn->name), n++;
+        if (c->loc.file != 0 && c->fn != NULL && !c->binding) diag_note(c->loc, "in `%s`, called here", c->fn->name), n++;
 }
 
 Val fail(Lower *lo, Loc loc, const char *fmt, ...) {
