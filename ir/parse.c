@@ -435,11 +435,13 @@ static void take_inst(Parser *p, Block *b) {
     take_loc(p, &loc);
     Block *body = at_punct(p, '{') ? take_region(p) : NULL;
     const char *error = NULL;
+    Loc here = p->loc;
     p->loc = op_loc;
     Inst *inst = inst_new(p->m, op, loc, in.n, in.at, &at, body, &error);
     if (inst == NULL) fail(p, "%s: %s", op_name, error);
     skip_space(p);
     finish_inst(p, b, inst, names.at, names.n, types.at, offsets.at, types.n);
+    p->loc = here;
 }
 
 static void take_block(Parser *p, Block *b) {

@@ -233,6 +233,11 @@ static json_t *json_word(const Report *r, const char *text) {
     return json_string(ascii);
 }
 
+/* A whole number while it is exactly one. */
+static json_t *json_count(double n) {
+    return n < 0x1p53 ? json_integer((json_int_t)n) : json_real(n);
+}
+
 static json_t *json_axes(const Report *r, const AxisList *axes) {
     json_t *list = json_array();
     for (int i = 0; i < axes->n; i++) json_array_append_new(list, json_word(r, r->m->mesh.name[axes->at[i]]));
@@ -271,10 +276,10 @@ static json_t *json_vars(const Report *r) {
 
 static json_t *json_coll(const Report *r, const CollRow *row) {
     const Inst *inst = row->inst;
-    return json_pack("{s:s, s:o, s:I, s:f, s:s, s:o, s:o}", "kind", op_info[inst->op].name, "axes",
-                     json_axes(r, &row->axes), "bytes", (json_int_t)row->bytes, "times", row->times, "level",
-                     topology_level_name(r->topo, row->level), "where", json_word(r, diag_where(inst->loc)), "value",
-                     json_word(r, inst->in[0]->name));
+    return json_pack("{s:s, s:o, s:I, s:o, s:s, s:o, s:o}", "kind", op_info[inst->op].name, "axes",
+                     json_axes(r, &row->axes), "bytes", (json_int_t)row->bytes, "times", json_count(row->times),
+                     "level", topology_level_name(r->topo, row->level), "where", json_word(r, diag_where(inst->loc)),
+                     "value", json_word(r, inst->in[0]->name));
 }
 
 static json_t *json_func(const Report *r, const FuncPlan *p) {

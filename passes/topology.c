@@ -100,13 +100,18 @@ static int group_by_node(const Loading *l, int core, int depth) {
     return hwloc_bitmap_first(leaf(l, core)->nodeset);
 }
 
+/* hwloc's anonymous groups come last: it makes one around a NUMA node, whose name says more. */
 static void find_levels(Loading *l) {
-    int nodes = hwloc_get_nbobjs_by_type(l->tree, HWLOC_OBJ_NUMANODE);
-    for (int depth = hwloc_get_type_depth(l->tree, l->leaf) - 1; depth >= 0; depth--) {
-        hwloc_obj_type_t type = hwloc_get_depth_type(l->tree, depth);
-        add_level(l, level_kind(type), (int)hwloc_get_nbobjs_by_depth(l->tree, depth), group_by_depth, depth);
+    int depth_of_leaf = hwloc_get_type_depth(l->tree, l->leaf);
+    for (int anonymous = 0; anonymous <= 1; anonymous++) {
+        for (int depth = depth_of_leaf - 1; depth >= 0; depth--) {
+            hwloc_obj_type_t type = hwloc_get_depth_type(l->tree, depth);
+            if ((type == HWLOC_OBJ_GROUP) != anonymous) continue;
+            add_level(l, level_kind(type), (int)hwloc_get_nbobjs_by_depth(l->tree, depth), group_by_depth, depth);
+        }
+        add_level(l, level_kind(HWLOC_OBJ_NUMANODE), hwloc_get_nbobjs_by_type(l->tree, HWLOC_OBJ_NUMANODE),
+                  group_by_node, 0);
     }
-    add_level(l, level_kind(HWLOC_OBJ_NUMANODE), nodes, group_by_node, 0);
     l->t->level = l->levels.at;
     l->t->nlevels = l->levels.n;
 }
