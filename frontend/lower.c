@@ -227,6 +227,17 @@ static void lower_functions(Lower *lo) {
     if (lo->m->funcs.n == 0 && diag_errors() == 0) fail(lo, file->loc, "the file has no entry: nothing to compile");
 }
 
+/* Dims and consts are checked whether they are used or not. */
+static bool evaluate_all(Lower *lo) {
+    bool ok = true;
+    for (int i = 0; i < lo->main->decls.n; i++) {
+        Decl *d = lo->main->decls.at[i];
+        if (d->node->kind != AST_dim && d->node->kind != AST_const && d->node->kind != AST_dtype) continue;
+        ok = !val_is_error(decl_value(lo, d, d->node->name_loc)) && ok;
+    }
+    return ok;
+}
+
 Module *frontend_lower(Arena *a, const char *path, const FrontOptions *opt) {
     int errors = diag_errors();
     Lower lo = {.a = a, .m = module_new(a), .opt = opt};
@@ -243,6 +254,6 @@ Module *frontend_lower(Arena *a, const char *path, const FrontOptions *opt) {
         const Decl *d = lo.main->decls.at[i];
         if (d->node->kind == AST_dim) dim_text(&lo, d->name, d->node, -1);
     }
-    if (source_defs(&lo, lo.main) && mesh_build(&lo)) lower_functions(&lo);
+    if (source_defs(&lo, lo.main) && mesh_build(&lo) && evaluate_all(&lo)) lower_functions(&lo);
     return diag_errors() == errors ? lo.m : NULL;
 }

@@ -65,6 +65,12 @@ static void assign_name(Lower *lo, const Ast *target, Val v) {
         note(lo, b->loc, "it is bound here");
         return;
     }
+    const Decl *d = b == NULL ? source_find(lo->call->unit, target->name) : NULL;
+    if (d != NULL && d->node->kind == AST_dim) {
+        fail(lo, target->loc, "`%s` is a dim and cannot be assigned", target->name);
+        note(lo, d->node->name_loc, "it is declared here");
+        return;
+    }
     if (v.kind == VAL_tensor && v.t->name == NULL) v.t->name = target->name;
     call_bind(lo, target->name, v, target->loc);
 }
@@ -99,7 +105,8 @@ static void stmt_assign(Lower *lo, const Ast *node) {
     } else if (n == 1 && val_is_error(v[0])) {
         for (n = 0; n < targets->n; n++) v[n] = val_error();
     }
-    if (n != targets->n) fail(lo, node->loc, "%d names for %d values", targets->n, n);
+    if (n != targets->n) fail(lo, node->loc, "%d name%s for %d value%s", targets->n, targets->n == 1 ? "" : "s", n,
+                              n == 1 ? "" : "s");
     for (int i = 0; i < targets->n; i++) assign(lo, targets->at[i], i < n && n == targets->n ? v[i] : val_error());
 }
 
