@@ -106,7 +106,15 @@ static void add_program(const Emit *e, Str *s) {
         {"vars", m->vars.n}, {"funcs", m->funcs.n}, {"gemms", e->gemm.n}, {"colls", e->coll.n}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].n > 0) str_addf(s, "    .n%s = %d, .%s = %s,\n", table[i].name, table[i].n, table[i].name, table[i].name);
-    str_addf(s, "    .vars_bytes = %lld,\n};\n", (long long)vars_bytes(m));
+    str_addf(s, "    .vars_bytes = %lld,\n", (long long)vars_bytes(m));
+    if (m->generate_decode != NULL) {
+        str_add(s, "    .generate_decode = ");
+        add_quoted(s, m->generate_decode);
+        str_add(s, ",\n    .generate_prefill = ");
+        add_quoted(s, m->generate_prefill);
+        str_add(s, ",\n");
+    }
+    str_add(s, "};\n");
 }
 
 void emit_tables(Emit *e, Str *s) {
