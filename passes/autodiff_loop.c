@@ -13,6 +13,7 @@
  * forward loop may have new results at its end; its old ones are unchanged. */
 #include "grad.h"
 #include "grad_loop.h"
+#include "support/diag.h"
 
 /* ---- marks through loops: carried values make them a fixed point ---- */
 
@@ -180,6 +181,13 @@ void grad_loop(Grad *g, Inst *loop, Value *ct) {
     int n = order_args(&frame, operands, g);
     Attrs at = {.label = loop->at.label, .trip = loop->at.trip, .xs = frame.xs.n, .carry = frame.carried.n};
     at.reverse = !loop->at.reverse;
-    Inst *back = build_inst(&g->b, OP_loop, n, operands, &at, frame.body);
+    const char *error = NULL;
+    Inst *back = inst_new(m, OP_loop, loop->loc, n, operands, &at, frame.body, &error);
+    if (back == NULL) {
+        /* Only limits can be in the way: too many operands. */
+        diag_error(loop->loc, "the gradient of this loop cannot be a loop: %s", error);
+        return;
+    }
+    inst_insert(g->b.block, g->b.before, back);
     hand_on(g, &frame, back, of);
 }

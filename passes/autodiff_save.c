@@ -103,7 +103,6 @@ static void build_graph(Graph *gr, const GradFrame *f) {
 static Value *stack_residual(Module *m, Inst *loop, Value *v) {
     int k = stacked_as(loop, v);
     if (k >= 0) return loop->out[k];
-    if (v->type.rank == MAX_RANK) diag_bug("no axis left to stack a value along %s", loop->at.label);
     Type t = type_unsharded(&v->type);
     for (int a = t.rank++; a > 0; a--) t.dim[a] = t.dim[a - 1];
     t.dim[0] = (Dim){.label = loop->at.label, .size = loop->at.trip};
@@ -120,10 +119,23 @@ static Value *stack_residual(Module *m, Inst *loop, Value *v) {
     return stack;
 }
 
+/* Whether the stack of `v` would be a tensor within the limits. */
+static bool can_stack(const Inst *loop, const Value *v) {
+    return v->type.rank < MAX_RANK && type_elements(&v->type) <= MAX_ELEMENTS / loop->at.trip;
+}
+
 /* A forward value as an argument of the backward body. */
 static Value *pass_value(Grad *g, GradFrame *f, Value *v) {
     Inst *loop = f->loop;
     if (v->def == NULL && v->index == 0) return f->body->args.at[0]; /* it counts down with the iterations */
+    if (!is_free(loop, v) && !can_stack(loop, v)) {
+        diag_error(
+            v->def == NULL ? loop->loc : v->def->loc,
+            "the gradient of this loop needs this value in each of %lld iterations, which is more than %d axes or "
+            "2^48 elements",
+            (long long)loop->at.trip, MAX_RANK);
+        return grad_zeros(g, &v->type);
+    }
     bool slice = !is_free(loop, v) || v->index <= loop_xs(loop);
     Value *primal = is_free(loop, v) ? loop->in[v->index - 1] : stack_residual(g->b.m, loop, v);
     Value *arg = grad_arg(g, f, slice ? &f->xs : &f->invariant, &v->type, (GradArg){.primal = primal});

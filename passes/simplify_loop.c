@@ -65,7 +65,7 @@ static void merge_operands(Simplify *s, Inst *loop, int from, int to) {
 static void free_unchanged(Simplify *s, Inst *loop) {
     for (int k = 0; k < loop_carried(loop); k++) {
         Value *arg = body_arg(loop, loop_xs(loop) + k), *first = loop->in[loop_xs(loop) + k];
-        if (simplify_resolve(s, loop->body->results.at[k]) != arg) continue;
+        if (simplify_resolve(s, loop->body->results.at[k]) != arg || loop->nin == MAX_OPERANDS) continue;
         simplify_replace(s, arg, add_invariant(s, loop, first));
         simplify_replace(s, loop->out[k], first);
     }
@@ -158,7 +158,7 @@ static void move_out(Simplify *s, Inst *loop) {
         for (int k = 0; k < i->nin; k++) in[k] = simplify_slot(s, i->in[k])->outside;
         before.loc = i->loc;
         Inst *outside = copy_inst(&before, i, in);
-        bool moves = is_worth_moving(i, base);
+        bool moves = is_worth_moving(i, base) && loop->nin <= MAX_OPERANDS - i->nout;
         for (int k = 0; k < i->nout; k++) {
             simplify_slot(s, i->out[k])->outside = outside->out[k];
             if (moves) simplify_replace(s, i->out[k], add_invariant(s, loop, outside->out[k]));

@@ -325,6 +325,52 @@ static Value *build_overwritten(Builder *b, Value **x) {
     return loop->out[0];
 }
 
+/* The square of a gradient, differentiated in its turn. */
+static Value *build_twice(Builder *b, Value **x) {
+    Value *s = build1(b, OP_sin, build2(b, OP_mul, x[0], x[1], NULL), NULL);
+    Value *in[] = {build_reduce(b, "sum", s, labels_of("A B")), x[0]};
+    Value *d = build_inst(b, OP_grad, 2, in, NULL, NULL)->out[0];
+    return build2(b, OP_mul, d, d, NULL);
+}
+
+/* A gradient taken in each trip, summed up (accumulation), then differentiated from outside. */
+static Value *build_inside(Builder *b, Value **x) {
+    LoopBuilder l = loop_open(b, 3, false);
+    Value *xs = loop_operand(&l, x[0], true), *sum = loop_operand(&l, x[1], false), *w = loop_operand(&l, x[1], false);
+    Value *loss =
+        build1(&l.b, OP_exp, build_reduce(&l.b, "sum", build2(&l.b, OP_mul, xs, w, NULL), labels_of("A")), NULL);
+    Value *d = build_inst(&l.b, OP_grad, 2, (Value *[]){loss, w}, NULL, NULL)->out[0];
+    Value *next = build2(&l.b, OP_add, sum, d, NULL);
+    return loop_close(&l, 1, 1, (Value *[]){next})->out[0];
+}
+
+/* Attention with a mask from indices and a dropout, in a loop over layers: long element-wise chains to compute again.
+ */
+static Value *build_layers(Builder *b, Value **x) {
+    LoopBuilder l = loop_open(b, 2, false);
+    Value *w = loop_operand(&l, x[0], true), *h = loop_operand(&l, x[1], false), *scale = loop_operand(&l, x[2], false);
+    Attrs to_keys = {.labels = labels_of("S"), .dims = dims_of("T:3")};
+    Value *q = build_einsum(&l.b, 2, (Value *[]){h, w}, labels_of("S N"));
+    Value *keys = build1(&l.b, OP_relabel, q, &to_keys);
+    Value *scores = build_einsum(&l.b, 2, (Value *[]){q, keys}, labels_of("S T"));
+    scores = build2(&l.b, OP_mul, scores, scale, NULL);
+    Value *s = build_inst(&l.b, OP_iota, 0, NULL, &(Attrs){.dims = dims_of("S:3")}, NULL)->out[0];
+    Value *t = build_inst(&l.b, OP_iota, 0, NULL, &(Attrs){.dims = dims_of("T:3")}, NULL)->out[0];
+    Value *seen = build2(&l.b, OP_le, t, s, NULL);
+    scores = build3(&l.b, OP_where, seen, scores, build_const(&l.b, DT_f32, -1e30), NULL);
+    Value *top = build1(&l.b, OP_stop_gradient, build_reduce(&l.b, "max", scores, labels_of("T")), NULL);
+    Value *e = build1(&l.b, OP_exp, build2(&l.b, OP_sub, scores, top, NULL), NULL);
+    Value *p = build2(&l.b, OP_div, e, build_reduce(&l.b, "sum", e, labels_of("T")), NULL);
+    Value *zero = build_const(&l.b, DT_i32, 0), *trip = l.b.block->args.at[0];
+    Attrs draw = {.kind = intern("uniform"), .site = 7, .dims = dims_of("S:3 T:3")};
+    Value *kept = build2(&l.b, OP_lt, build2(&l.b, OP_random, zero, trip, &draw), build_const(&l.b, DT_f32, 0.7), NULL);
+    p = build3(&l.b, OP_where, kept, p, build_const(&l.b, DT_f32, 0), NULL);
+    Attrs back = {.labels = labels_of("N"), .dims = dims_of("M:2")};
+    Value *o = build_einsum(&l.b, 2, (Value *[]){p, keys}, labels_of("S N"));
+    Value *next = build2(&l.b, OP_add, h, build1(&l.b, OP_relabel, o, &back), NULL);
+    return loop_close(&l, 1, 1, (Value *[]){next})->out[0];
+}
+
 static const Case cases[] = {
     {"abs of both signs", build_abs_signs, {"f32 A:2 B:3"}, -1, 1},
     {"cast", build_cast_there, {"f32 A:2 B:3"}, 0, 1},
@@ -353,6 +399,9 @@ static const Case cases[] = {
     {"recurrence, reverse", build_recurrence_reverse, {"f32 L:3 A:2", "f32 A:2", "f32 A:2 B:2"}, 0, 1},
     {"masked loop", build_masked, {"f32 L:3 A:2", "f32 A:2", "f32 A:2 B:2", "i32 L:3 A:2"}, 0, 1},
     {"nested loops", build_nested, {"f32 L:3 A:2", "f32 A:2", "f32 A:2 B:2"}, 0, 1},
+    {"twice", build_twice, {"f32 A:2 B:2", "f32 B:2"}, 0, 1},
+    {"gradient in a loop", build_inside, {"f32 L:3 A:2", "f32 A:2"}, 0, 1},
+    {"layers", build_layers, {"f32 L:2 M:2 N:2", "f32 S:3 M:2", "f32"}, 0, 1},
     {"overwritten", build_overwritten, {"f32 L:3 A:2", "f32 A:2"}, 0, 1},
 };
 
