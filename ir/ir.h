@@ -383,11 +383,12 @@ typedef struct EvalOptions {
     bool f64; /* compute in double; else round every result to its element type */
     uint64_t seed;
     int64_t step, steps;
+    int64_t limit; /* element operations of a call, then it gives up; 0: 2^36 */
 } EvalOptions;
 
 /* The values of all variables between calls, global, in the order of m->vars. */
 typedef struct EvalState {
-    Tensor *var;
+    Tensor *var; /* NULL: they are larger than what the interpreter takes, and eval_func says so */
     int n;
 } EvalState;
 
