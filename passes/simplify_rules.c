@@ -2,9 +2,9 @@
  *
  * A rule looks at one instruction and returns a value that computes the same with less: an operand, an earlier value,
  * or new instructions built before it. Each rule lowers (instructions left, elements computed), so rewriting ends. What
- * changes rounding is left alone, except that equal terms may be multiplied instead of summed; x * 0 stays for floats
- * (it keeps a NaN visible). Results have the type of what they replace: `simplify_as` broadcasts where labels differ.
- * Cost: constant for each instruction and round. */
+ * changes rounding is left alone, except that equal terms may be multiplied instead of summed. A literal 0 switches a
+ * term off (a weight decay of 0), also where the other factor might be a NaN. Results have the type of what they
+ * replace: `simplify_as` broadcasts where labels differ. Cost: constant for each instruction and round. */
 #include <math.h>
 
 #include "simplify.h"
@@ -135,7 +135,7 @@ static Value *rule_mul(Simplify *s, Inst *inst) {
         Value *x = inst->in[1 - k];
         if (is_number(inst->in[k], 1)) return same(s, inst, x);
         if (is_number(inst->in[k], -1)) return same(s, inst, build1(&s->b, OP_neg, x, NULL));
-        if (is_number(inst->in[k], 0) && !is_float(x)) return simplify_number(s, &inst->out[0]->type, 0);
+        if (is_number(inst->in[k], 0)) return simplify_number(s, &inst->out[0]->type, 0);
     }
     return NULL;
 }
@@ -292,6 +292,9 @@ static Value *rule_reduce(Simplify *s, Inst *inst) {
         Attrs at = {.dtype = x->type.dtype, .value = value};
         return fold_equal(s, inst, build_inst(&s->b, OP_const, 0, NULL, &at, NULL)->out[0], n);
     }
+    Value *negated = under(x, OP_neg);
+    if (negated != NULL && inst->at.kind == intern("sum"))
+        return build1(&s->b, OP_neg, build_reduce(&s->b, "sum", negated, over), NULL);
     if (inner != NULL && x->def->at.kind == inst->at.kind) {
         for (int k = 0; k < x->def->at.labels.n; k++) over.at[over.n++] = x->def->at.labels.at[k];
         return build_reduce(&s->b, inst->at.kind, inner, over);
