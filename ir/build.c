@@ -67,8 +67,7 @@ Value *block_arg(Module *m, Block *b, const Type *t, const char *name) {
     return v;
 }
 
-/* ---- instructions -------------------------------------------------------------------------------------------------
- */
+/* ---- instructions ------------------------------------------------------------------------------------------------ */
 
 Inst *inst_new(Module *m, Op op, Loc loc, int nin, Value *const *in, const Attrs *at, Block *body, const char **error) {
     Inst *inst = NEW(m->arena, Inst);
@@ -178,8 +177,7 @@ int block_uses(const Block *b, const Value *v) {
     return n;
 }
 
-/* ---- builders -----------------------------------------------------------------------------------------------------
- */
+/* ---- builders ---------------------------------------------------------------------------------------------------- */
 
 Inst *build_inst(Builder *b, Op op, int nin, Value *const *in, const Attrs *at, Block *body) {
     Inst *inst = inst_new(b->m, op, b->loc, nin, in, at, body, NULL);

@@ -32,8 +32,7 @@ typedef struct Shaping {
     Seen seen;
 } Shaping;
 
-/* ---- helpers ------------------------------------------------------------------------------------------------------
- */
+/* ---- helpers ----------------------------------------------------------------------------------------------------- */
 
 #define SAY(s, ...) arena_printf((s)->arena, __VA_ARGS__)
 /* A rule inside a rule: its sentence is this one's. */
@@ -167,8 +166,7 @@ static bool kind_is(const Shaping *s, const char *kind) {
     return s->inst->at.kind == intern(kind);
 }
 
-/* ---- element-wise -------------------------------------------------------------------------------------------------
- */
+/* ---- element-wise ------------------------------------------------------------------------------------------------ */
 
 /* Broadcasting by label: the axes of the first operand of highest rank, then what the others add. */
 static const char *broadcast_all(Shaping *s, DType dtype) {
@@ -221,18 +219,20 @@ static const char *shape_cast(Shaping *s) {
     return broadcast_all(s, s->inst->at.dtype);
 }
 
+/* The creator of an annotation pins dims of the result afterwards; inst_infer keeps them. */
 static const char *shape_same(Shaping *s) {
     *results(s, 1) = type_unsharded(operand(s, 0));
     return NULL;
 }
 
-/* The creator pins dims of the result afterwards; inst_infer keeps them. */
-static const char *shape_annotate(Shaping *s) {
-    return shape_same(s);
-}
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
-/* ---- sources ------------------------------------------------------------------------------------------------------
- */
+/* One result with the axes `dims`. */
+static const char *made(Shaping *s, DType dtype) {
+    Type *t = results(s, 1);
+    t->dtype = dtype;
+    return append_dims(s, t, &s->inst->at.dims);
+}
 
 static const char *shape_const(Shaping *s) {
     DType dtype = s->inst->at.dtype;
@@ -241,26 +241,20 @@ static const char *shape_const(Shaping *s) {
     if (dtype == DT_bool && value != 0 && value != 1) return SAY(s, "a bool constant is 0 or 1, not %g", value);
     if (dtype == DT_i32 && !(value >= INT32_MIN && value <= INT32_MAX && value == floor(value)))
         return SAY(s, "%.17g does not fit in i32", value);
-    Type *t = results(s, 1);
-    t->dtype = dtype;
-    return append_dims(s, t, &s->inst->at.dims);
+    return made(s, dtype);
 }
 
 static const char *shape_iota(Shaping *s) {
     if (s->inst->at.dims.n != 1) return SAY(s, "iota has one axis, not %d", s->inst->at.dims.n);
     if (s->inst->at.dims.at[0].size > INT32_MAX) return SAY(s, "the indices of an iota are i32; its axis is longer");
-    Type *t = results(s, 1);
-    t->dtype = DT_i32;
-    return append_dims(s, t, &s->inst->at.dims);
+    return made(s, DT_i32);
 }
 
 static const char *shape_random(Shaping *s) {
     TRY(want_scalar(s, 0, DT_i32));
     TRY(want_scalar(s, 1, DT_i32));
     if (!kind_is(s, "uniform") && !kind_is(s, "normal")) return unknown_kind(s, "uniform, normal");
-    Type *t = results(s, 1);
-    t->dtype = DT_f32;
-    return append_dims(s, t, &s->inst->at.dims);
+    return made(s, DT_f32);
 }
 
 static const char *shape_runtime(Shaping *s) {
@@ -287,8 +281,7 @@ static const char *shape_write(Shaping *s) {
     return NULL;
 }
 
-/* ---- contractions and folds ---------------------------------------------------------------------------------------
- */
+/* ---- contractions and folds -------------------------------------------------------------------------------------- */
 
 static const char *shape_einsum(Shaping *s) {
     const LabelList *labels = &s->inst->at.labels;
@@ -355,8 +348,7 @@ static const char *shape_top_k(Shaping *s) {
     return NULL;
 }
 
-/* ---- indices and layout -------------------------------------------------------------------------------------------
- */
+/* ---- indices and layout ------------------------------------------------------------------------------------------ */
 
 static const char *shape_one_hot(Shaping *s) {
     TRY(want_dtype(s, 0, DT_i32));
@@ -367,9 +359,8 @@ static const char *shape_one_hot(Shaping *s) {
 
 static const char *shape_broadcast(Shaping *s) {
     const Type *x = operand(s, 0);
-    Type *t = results(s, 1);
-    t->dtype = x->dtype;
-    TRY(append_dims(s, t, &s->inst->at.dims));
+    TRY(made(s, x->dtype));
+    const Type *t = s->result.out;
     for (int i = 0; i < x->rank; i++) {
         int at = type_find(t, x->dim[i].label);
         if (at < 0) return SAY(s, "label %s of the operand is missing in the result", x->dim[i].label);
@@ -457,8 +448,7 @@ static const char *gathered(Shaping *s, Type *t) {
     t->dtype = x->dtype;
     for (int i = 0; i < x->rank; i++) {
         if (i != axis) TRY(append(s, t, x->dim[i].label, x->dim[i].size));
-        if (i != axis) continue;
-        for (int k = 0; k < index->rank; k++)
+        for (int k = 0; i == axis && k < index->rank; k++)
             if (type_find(x, index->dim[k].label) < 0) TRY(append(s, t, index->dim[k].label, index->dim[k].size));
     }
     return NULL;
@@ -507,8 +497,7 @@ static const char *shape_update(Shaping *s) {
     return shape_same(s);
 }
 
-/* ---- regions ------------------------------------------------------------------------------------------------------
- */
+/* ---- regions ----------------------------------------------------------------------------------------------------- */
 
 static const char *arg_like(Shaping *s, const Block *body, int arg, const Type *t) {
     if (type_same_shape(&body->args.at[arg]->type, t)) return NULL;
@@ -553,14 +542,10 @@ static const char *shape_loop(Shaping *s) {
     Type *t = results(s, body->results.n);
     for (int i = 0; i < body->results.n; i++) {
         const Type *y = &body->results.at[i]->type;
-        if (i < carry) {
-            if (!type_same_shape(y, operand(s, (int)at->xs + i)))
-                return SAY(s, "carried value %d leaves the body with another type than it enters", i + 1);
-            t[i] = type_unsharded(y);
-            continue;
-        }
+        if (i < carry && !type_same_shape(y, operand(s, (int)at->xs + i)))
+            return SAY(s, "carried value %d leaves the body with another type than it enters", i + 1);
         t[i].dtype = y->dtype;
-        TRY(append(s, &t[i], at->label, at->trip));
+        if (i >= carry) TRY(append(s, &t[i], at->label, at->trip));
         for (int k = 0; k < y->rank; k++) TRY(append(s, &t[i], y->dim[k].label, y->dim[k].size));
     }
     return NULL;
@@ -589,8 +574,7 @@ static const char *shape_grad(Shaping *s) {
     return NULL;
 }
 
-/* ---- the column ---------------------------------------------------------------------------------------------------
- */
+/* ---- the column -------------------------------------------------------------------------------------------------- */
 
 static const char *(*const shape_of[OP_COUNT])(Shaping *) = {
 #define OP(id, in, attrs, phases, shape, rule, grad, emit, expr, doc) [OP_##id] = shape_##shape,

@@ -15,8 +15,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- making the rule ----------------------------------------------------------------------------------------------
- */
+/* ---- making the rule --------------------------------------------------------------------------------------------- */
 
 /* The words of a rule: what becomes of labels that no result has, and of the label that the row singles out. */
 typedef struct RuleRow {
@@ -82,8 +81,7 @@ static void label_rule(ShardRule *r, const Inst *inst) {
     }
 }
 
-/* ---- relabel: the common refinement -------------------------------------------------------------------------------
- */
+/* ---- relabel: the common refinement ------------------------------------------------------------------------------ */
 
 static int64_t common_divisor(int64_t a, int64_t b) {
     while (b != 0) {
@@ -188,8 +186,7 @@ ShardRule *shard_rule(Arena *a, const Inst *inst) {
     return r;
 }
 
-/* ---- factors and types --------------------------------------------------------------------------------------------
- */
+/* ---- factors and types ------------------------------------------------------------------------------------------- */
 
 void rule_apply(const ShardRule *r, const Mesh *m, const AxisList *factor_axes, const DimFactors *dims, Type *t) {
     for (int i = 0; i < t->rank; i++) {
@@ -228,8 +225,7 @@ bool rule_factors_of(const ShardRule *r, const Mesh *m, const DimFactors *dims, 
     return all;
 }
 
-/* ---- partial operands ---------------------------------------------------------------------------------------------
- */
+/* ---- partial operands -------------------------------------------------------------------------------------------- */
 
 /* Ops that map terms to terms: f(x + y) = f(x) + f(y) in the operands that are partial. */
 typedef enum Linear {
@@ -321,8 +317,7 @@ static const char *partial_operands(Check *c) {
     return add_partial(c, t->partial_kind, axis_bits(&t->partial));
 }
 
-/* ---- rule_check ---------------------------------------------------------------------------------------------------
- */
+/* ---- rule_check -------------------------------------------------------------------------------------------------- */
 
 static const char *axes_text(Check *c, const AxisList *axes) {
     Str s = str_new(c->arena);

@@ -61,8 +61,7 @@ int64_t inst_bytes_received(const Mesh *m, const Inst *inst) {
     }
 }
 
-/* ---- computation --------------------------------------------------------------------------------------------------
- */
+/* ---- computation ------------------------------------------------------------------------------------------------- */
 
 /* One for each operand and each point of the space of all labels: for two operands, a multiplication and an addition.
  */

@@ -42,8 +42,7 @@ typedef struct Report {
     int64_t vars_bytes;
 } Report;
 
-/* ---- gathering ----------------------------------------------------------------------------------------------------
- */
+/* ---- gathering --------------------------------------------------------------------------------------------------- */
 
 static void survey_block(Report *r, FuncPlan *p, const Block *b, double times, int depth) {
     const Mesh *mesh = &r->m->mesh;
@@ -101,8 +100,7 @@ static const char *kind_word(const Func *f) {
     return f->kind == FUNC_train ? "train" : "entry";
 }
 
-/* ---- the order of mesh axes ---------------------------------------------------------------------------------------
- */
+/* ---- the order of mesh axes -------------------------------------------------------------------------------------- */
 
 /* A mesh with the same axes in another order: axis i is the old axis order[i]. */
 static Mesh mesh_ordered(const Mesh *m, const int *order) {
@@ -163,8 +161,7 @@ static double better_order(const Report *r, int *best) {
     return least < 0.99 * now ? now - least : 0;
 }
 
-/* ---- text ---------------------------------------------------------------------------------------------------------
- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 static void text_mesh(const Report *r, Str *s) {
     const Mesh *mesh = &r->m->mesh;
@@ -219,8 +216,7 @@ static char *text_report(const Report *r) {
     return s.at;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------
- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 /* Names come from files: what is not UTF-8 shows as question marks. */
 static json_t *json_word(const Report *r, const char *text) {

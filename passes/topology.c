@@ -60,8 +60,7 @@ static const LevelKind *level_kind(hwloc_obj_type_t type) {
     return NULL;
 }
 
-/* ---- from hwloc's tree to levels ----------------------------------------------------------------------------------
- */
+/* ---- from hwloc's tree to levels --------------------------------------------------------------------------------- */
 
 typedef struct Loading {
     Arena *arena;
@@ -159,8 +158,7 @@ Topology *topology_load(Arena *a, const char *spec, const char **error) {
     return t;
 }
 
-/* ---- questions ----------------------------------------------------------------------------------------------------
- */
+/* ---- questions --------------------------------------------------------------------------------------------------- */
 
 int topology_levels(const Topology *t) {
     return t == NULL ? 1 : t->nlevels;

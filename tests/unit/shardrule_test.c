@@ -98,6 +98,71 @@ static void axes_are_dealt_major_first(void **state) {
     assert_string_equal(type_text(t->arena, &merged), "T:32");
 }
 
+/* Whether the device's block of t holds the element with this index in the merge of t's axes, major first. */
+static bool holds(const Mesh *m, int64_t device, const Type *t, int64_t index) {
+    bool all = true;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        const Dim *d = &t->dim[i];
+        all = all && index % d->size / dim_local(m, d) == mesh_index(m, device, &d->axes);
+        index /= d->size;
+    }
+    return all;
+}
+
+static uint32_t random_state = 1;
+static int below(int n) {
+    random_state = random_state * 1664525 + 1013904223;
+    return (int)(random_state >> 16) % n;
+}
+
+/* A text of axes with sizes that multiply to 2 * 2 * 2 * 2 * 3 * 3, in some order of the primes. */
+static const char *random_axes(Arena *a, char first) {
+    int primes[] = {2, 2, 2, 2, 3, 3};
+    Str s = str_new(a);
+    int size = 1;
+    for (int n = 6; n > 0; n--) {
+        int k = below(n);
+        size *= primes[k];
+        primes[k] = primes[n - 1];
+        if (n > 1 && below(2)) continue;
+        str_addf(&s, "%s%c:%d", s.n > 0 ? " " : "", first++, size);
+        size = 1;
+    }
+    return s.at;
+}
+
+/* Random relabels, with random factors split: wherever both sides can say it, both blocks hold the same elements. */
+static void factors_of_a_relabel_are_the_same_elements(void **state) {
+    Fixture *t = *state;
+    const Mesh *m = &t->m->mesh;
+    int split = 0;
+    for (int round = 0; round < 400; round++) {
+        const char *from = random_axes(t->arena, 'A'), *to = random_axes(t->arena, 'P');
+        Type x = type_of(DT_f32, from), y = type_of(DT_f32, to);
+        Value *v = value_of(t, DT_f32, from);
+        Attrs at = {.labels = type_labels(&x), .dims = dims_of(to)};
+        Inst *inst = build1(&t->b, OP_relabel, v, &at)->def;
+        const ShardRule *r = shard_rule(t->arena, inst);
+        AxisList factors[MAX_FACTORS] = {0};
+        for (int axis = 0; axis < m->n; axis++) {
+            int f = below(r->nfactor);
+            AxisList *list = &factors[f];
+            if (r->factor[f].kind == FACTOR_pass && r->factor[f].size % (mesh_size(m, list) * m->size[axis]) == 0)
+                axes_add(list, axis);
+        }
+        rule_apply(r, m, factors, r->in[0], &x);
+        rule_apply(r, m, factors, r->out[0], &y);
+        v->type = x;
+        inst->out[0]->type = y;
+        if (rule_check(t->arena, m, inst) != NULL) continue; /* one side cannot say it */
+        split += type_axes_used(&x) != 0;
+        for (int64_t device = 0; device < mesh_devices(m); device++)
+            for (int64_t i = 0; i < type_elements(&x); i++)
+                assert_int_equal(holds(m, device, &x, i), holds(m, device, &y, i));
+    }
+    assert_true(split > 50);
+}
+
 static Type partial(const char *text, PartialKind kind, const char *axes) {
     Type type = type_of(DT_f32, text);
     type.partial_kind = kind;
@@ -166,6 +231,7 @@ int main(void) {
         TEST(indices_have_rules),
         TEST(relabels_are_refined),
         TEST(axes_are_dealt_major_first),
+        TEST(factors_of_a_relabel_are_the_same_elements),
         TEST(local_means_that_factors_agree),
         TEST(partial_operands_need_linear_ops),
     };
