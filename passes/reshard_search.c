@@ -146,10 +146,12 @@ static int64_t move_bytes(Op op, int64_t block, int64_t n) {
     }
 }
 
-/* A local slice is not quite free, so that no path has idle ones. */
+/* A local slice is not quite free, so that no path has idle ones. Every collective starts as fast as a gather over the
+ * same axes: were a reduction's second round counted, small values would be gathered and each device would do the work
+ * of all, and a model of small sizes would be spread in another way than the same model in large. */
 static double move_seconds(const Resharder *r, const Move *mv) {
     if (mv->op == OP_shard_slice) return 1e-9;
-    return cost_collective(r->topo, r->mesh, mv->op, &mv->axes, mv->bytes);
+    return cost_collective(r->topo, r->mesh, OP_all_gather, &mv->axes, mv->bytes);
 }
 
 /* ---- the queue --------------------------------------------------------------------------------------------------- */
