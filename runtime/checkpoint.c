@@ -59,8 +59,7 @@ bool checkpoint_probe(const char *dir, Error *e) {
     return ok;
 }
 
-/* ---- saving
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- saving ---------------------------------------------------------------------------------------------------- */
 
 static int64_t file_bytes(const char *dir, const char *name) {
     struct stat st;
@@ -121,8 +120,7 @@ bool checkpoint_save(Team *t, const char *where, const Meta *m, Error *e) {
     return ok;
 }
 
-/* ---- loading
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------------------------- */
 
 static bool meta_field(const char *path, json_t *root, const char *name, int64_t low, int64_t high, int64_t *out,
                        Error *e) {

@@ -131,8 +131,7 @@ void tensor_runs(const MoeProgram *p, const MoeTensor *t, int device, RunFn fn, 
 void tensor_put(const Team *team, const MoeTensor *t, int device, const void *global);
 void tensor_get(const Team *team, const MoeTensor *t, int device, void *global);
 
-/* ---- collectives, matrix products
- * ------------------------------------------------------------------------------------- */
+/* ---- collectives, matrix products ------------------------------------------------------------------------------ */
 
 CollPlan *coll_plans(const MoeProgram *p, Error *e);
 void coll_plans_free(const MoeProgram *p, CollPlan *c);

@@ -6,8 +6,7 @@
 
 #include "host.h"
 
-/* ---- arguments
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
 
 static const char *input_path(const Options *o, const char *name) {
     size_t n = strlen(name);
@@ -63,8 +62,7 @@ static void *input_read(const MoeFunc *f, const MoeTensor *t, const Options *o, 
     return NULL;
 }
 
-/* ---- results
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------------------------- */
 
 /* A result's name may be a path ("block.0/load"); a file's may not. */
 static char *output_path(const char *dir, const char *name) {
@@ -86,8 +84,7 @@ static bool output_write(Team *t, const MoeFunc *f, int i, const char *dir, Erro
     return ok;
 }
 
-/* ---- commands
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- commands -------------------------------------------------------------------------------------------------- */
 
 static bool run_all(Team *t, const MoeFunc *f, const Options *o, Error *e) {
     void **args = xcalloc((size_t)f->nargs, sizeof *args);

@@ -85,8 +85,7 @@ void moe_barrier(MoeWorker *pub) {
     gate_wait(w, &w->dev->barrier.gate, w->rounds);
 }
 
-/* ---- failure and chaos
- * ------------------------------------------------------------------------------------------------ */
+/* ---- failure and chaos ----------------------------------------------------------------------------------------- */
 
 void worker_fail(Worker *w, const char *fmt, ...) {
     if (!atomic_exchange(&w->team->failed, true)) {
@@ -108,8 +107,7 @@ void chaos_delay(Worker *w, unsigned place) {
     nanosleep(&pause, NULL);
 }
 
-/* ---- threads
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------------------------- */
 
 /* The workers' loop: sleep at `start`, run the job, report at `finished`. */
 static void *worker_main(void *arg) {

@@ -13,8 +13,7 @@
 
 enum { DEFAULT_STEPS = 1000, MAX_METRICS = 64 };
 
-/* ---- signals
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- signals --------------------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t signalled;
 
@@ -32,8 +31,7 @@ bool signals_seen(void) {
     return signalled != 0;
 }
 
-/* ---- the function
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the function ---------------------------------------------------------------------------------------------- */
 
 static const MoeFunc *train_func(const MoeProgram *p, const char *name, Error *e) {
     const MoeFunc *f = NULL;
@@ -64,8 +62,7 @@ static int results_read(Team *t, const MoeFunc *f, const char **names, double *v
     return n;
 }
 
-/* ---- train
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- train ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Run {
     const MoeFunc *f;
@@ -133,8 +130,7 @@ int command_train(const MoeProgram *p, const Options *o) {
     return EXIT_stopped;
 }
 
-/* ---- eval
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- eval ------------------------------------------------------------------------------------------------------ */
 
 static bool eval_loop(Team *t, const MoeFunc *f, const Text *text, Error *e) {
     int64_t rows = f->args[0].size[0], width = f->args[0].size[1], windows = text_windows(text, width);

@@ -13,8 +13,7 @@ static bool wanted(const MoeVar *v, unsigned which) {
     return which & (v->state ? VARS_states : VARS_params);
 }
 
-/* ---- reading
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 typedef struct Load {
     const MoeVar *var;
@@ -135,8 +134,7 @@ bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Er
     return ok;
 }
 
-/* ---- writing
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* The device is the first of those that hold the same block: 0 along every mesh axis that the tensor does not use. */
 static bool holds_first(const MoeProgram *p, const MoeTensor *t, int device) {
