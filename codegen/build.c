@@ -228,7 +228,7 @@ static bool compile(const char *text, const char *out, const BuildOptions *opt, 
     if (opt->verbose || opt->show_only) command_show(&c);
     if (opt->show_only) return true;
     /* An output that cannot be written is the user's to mend: find out before the compiler does. */
-    int fd = open(temp_out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
+    int fd = open(temp_out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) return failed("write", out);
     close(fd);
     int status = command_run(&c);

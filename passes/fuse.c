@@ -3,7 +3,7 @@
  * Greedy, in program order: each instruction that may be part of a nest joins the nests of its producers, as long as the
  * union is one nest (fuse_rules.c) and no path leads out of it and back in through another instruction. So softmax, a
  * norm, cross entropy and an optimizer's update end up as one nest each: every tensor is read and written once.
- * Constants and counters are copied into the nests that use them.
+ * Constants, counters and what is cheaply made of them are copied into the nests that use them.
  *
  * Then each nest is replaced by a `fused` instruction: arguments are what comes from outside, results what is used
  * outside. The block is put into an order in which every instruction follows its operands and collectives keep theirs.
@@ -225,10 +225,18 @@ typedef struct Region {
     VEC(Value *) out; /* values used outside */
 } Region;
 
-static Value *copy_leaf(Fuse *f, Region *r, Value *leaf) {
+static Value *leaf_known(const Region *r, const Value *leaf) {
     for (int i = 0; i < r->leaf.n; i++)
         if (r->leaf.at[i] == leaf) return r->copied.at[i];
-    Inst *i = inst_new(f->m, leaf->def->op, leaf->def->loc, 0, NULL, &leaf->def->at, NULL, NULL);
+    return NULL;
+}
+
+/* Copies a leaf and what it is made of (fuse_is_leaf bounds the depth). */
+static Value *copy_leaf(Fuse *f, Region *r, Value *leaf) {
+    Value *in[3] = {NULL}, *known = leaf_known(r, leaf);
+    if (known != NULL) return known;
+    for (int k = 0; k < leaf->def->nin; k++) in[k] = copy_leaf(f, r, leaf->def->in[k]);
+    Inst *i = inst_new(f->m, leaf->def->op, leaf->def->loc, leaf->def->nin, in, &leaf->def->at, NULL, NULL);
     i->out[0]->type = leaf->type;
     inst_insert(r->body, NULL, i);
     vec_push(f->arena, r->leaf, leaf);
@@ -300,7 +308,7 @@ static void rename_operands(Fuse *f, Value **becomes) {
 }
 
 static void drop_unused_leaves(Fuse *f) {
-    for (int k = 0; k < f->n; k++) {
+    for (int k = f->n - 1; k >= 0; k--) {
         Inst *i = f->node[k].inst;
         if (f->node[k].leaf && i->parent == f->block && block_uses(f->block, i->out[0]) == 0) inst_remove(i);
     }

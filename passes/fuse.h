@@ -20,7 +20,7 @@ typedef struct Members {
 
 /* May be part of a nest at all. */
 bool fuse_can(const Inst *inst);
-/* Costs nothing to compute again wherever it is used: copied into each nest. */
+/* Depends on nothing and costs next to nothing (a constant, a counter, a causal mask): copied into each nest. */
 bool fuse_is_leaf(const Inst *inst);
 /* Whether one nest computes all of them without more work than before. */
 bool fuse_fits(const Members *m);

@@ -20,7 +20,21 @@ typedef struct Loops {
 
 static bool picks(Op op) { return op == OP_slice || op == OP_shard_slice || op == OP_gather; }
 
-bool fuse_is_leaf(const Inst *inst) { return inst->op == OP_const || inst->op == OP_iota; }
+/* Arithmetic that costs no more than the load of a stored result. */
+static bool cheap(const Inst *i) {
+    return op_info[i->op].emit == EMIT_elem && i->op != OP_random && strstr(op_info[i->op].expr, "MOE_") == NULL;
+}
+
+enum { LEAF_DEPTH = 4 };
+
+static bool leaf_at(const Inst *inst, int depth) {
+    if (depth == 0 || !cheap(inst)) return false;
+    for (int i = 0; i < inst->nin; i++)
+        if (inst->in[i]->def == NULL || !leaf_at(inst->in[i]->def, depth - 1)) return false;
+    return true;
+}
+
+bool fuse_is_leaf(const Inst *inst) { return leaf_at(inst, LEAF_DEPTH); }
 
 bool fuse_can(const Inst *inst) {
     if (fuse_is_leaf(inst)) return false;
@@ -113,11 +127,6 @@ static bool folds_fit(const Members *m, Loops *loops) {
         }
     *loops = rows;
     return true;
-}
-
-/* Arithmetic that costs no more than the load of a stored result. */
-static bool cheap(const Inst *i) {
-    return i->op != OP_random && i->op != OP_reduce && i->op != OP_gather && strstr(op_info[i->op].expr, "MOE_") == NULL;
 }
 
 /* Whether the axes are the first loops: the value is computed once. */
