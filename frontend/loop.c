@@ -3,7 +3,8 @@
  * Where a static `if` differs by iteration, the range is cut in segments: a run that repeats with a period of up to
  * MAX_PERIOD becomes a loop whose body holds one period; what is left stands alone, unrolled. The conditions are not
  * known beforehand: the body is lowered, a condition that differs is noted, the attempt is undone and made again with
- * a finer cut, until no new one appears. Each attempt distinguishes more iterations, so this ends.
+ * a finer cut, until no new one appears. Each attempt distinguishes more iterations, so this ends. All functions of a
+ * module cut a loop alike, or they could not share its stacked parameters.
  *
  * A name that the body assigns and that was bound before is carried. Its type must not change from one iteration to
  * the next; a number that meets tensors takes their type, found by undoing an attempt in the same way.
@@ -15,11 +16,6 @@
 #include "support/intern.h"
 
 enum { MAX_ATTEMPTS = 64, MAX_ALONE = 256 };
-
-/* A condition by iteration: 0, 1, or 2 where it was not met. */
-typedef struct Condition {
-    unsigned char *at;
-} Condition;
 
 /* The type that a carried name must have, once known. */
 typedef struct CarryType {
@@ -35,8 +31,8 @@ typedef struct Segment {
 typedef struct Loop {
     const Ast *node;
     int64_t from, n;
+    Plan *plan;
     NameList assigned;
-    VEC(Condition) conditions;
     VEC(CarryType) types;
     int alone;
     bool again; /* a type was found: the attempt is void */
@@ -100,7 +96,8 @@ static Mark mark(Lower *lo) {
         k.frame[i++] = (FrameMark){f, f->body->last, f->xs.n, f->captured.n, f->slots.n, f->body->args.n};
     k.slot = NEW_ARRAY(lo->a, Slot, k.slots + 1);
     for (i = 0; i < k.slots; i++) k.slot[i] = *lo->slots.at[i];
-    k.bind = arena_copy(lo->a, lo->call->binds.at, sizeof(Bind) * (size_t)k.binds);
+    k.bind = NEW_ARRAY(lo->a, Bind, k.binds + 1);
+    for (i = 0; i < k.binds; i++) k.bind[i] = lo->call->binds.at[i];
     for (i = 0; i < lo->ordinals.n; i++) vec_push(lo->a, k.ordinals, lo->ordinals.at[i]);
     return k;
 }
@@ -126,17 +123,17 @@ static void undo(Lower *lo, const Mark *k) {
     lo->labels.n = k->labels;
     lo->scope->defaults.n = k->defaults;
     lo->call->binds.n = k->binds;
-    memcpy(lo->call->binds.at, k->bind, sizeof(Bind) * (size_t)k->binds);
+    for (int i = 0; i < k->binds; i++) lo->call->binds.at[i] = k->bind[i];
     for (int i = 0; i < k->slots; i++) *lo->slots.at[i] = k->slot[i];
     lo->ordinals.n = k->ordinals.n;
-    memcpy(lo->ordinals.at, k->ordinals.at, sizeof(Ordinal) * (size_t)k->ordinals.n);
+    for (int i = 0; i < lo->ordinals.n; i++) lo->ordinals.at[i] = k->ordinals.at[i];
 }
 
 /* ---- segments ----------------------------------------------------------------------------------------------------------------- */
 
 static bool alike(const Loop *l, int64_t i, int64_t k) {
-    for (int c = 0; c < l->conditions.n; c++)
-        if (l->conditions.at[c].at[i] != l->conditions.at[c].at[k]) return false;
+    for (int c = 0; c < l->plan->conditions.n; c++)
+        if (l->plan->conditions.at[c][i] != l->plan->conditions.at[c][k]) return false;
     return true;
 }
 
@@ -154,12 +151,13 @@ static Segment segment_at(const Loop *l, int64_t at) {
 
 /* Notes the condition in lo->split, met in iterations first + r + i * period. */
 static void note_condition(Lower *lo, Loop *l, const Segment *s, int64_t r) {
-    Condition c = {NEW_ARRAY(lo->a, unsigned char, l->n)};
-    memset(c.at, 2, (size_t)l->n);
-    for (int64_t i = 0; i < s->trip; i++) c.at[s->first + r + i * s->period] = lo->split->at[i] != 0;
-    vec_push(lo->a, l->conditions, c);
+    unsigned char *c = NEW_ARRAY(lo->a, unsigned char, l->n);
+    memset(c, 2, (size_t)l->n);
+    for (int64_t i = 0; i < s->trip; i++) c[s->first + r + i * s->period] = lo->split->at[i] != 0;
+    vec_push(lo->a, l->plan->conditions, c);
     lo->split = NULL;
-    l->again = true;
+    lo->restart = lo->m->funcs.n > 1;
+    l->again = !lo->restart;
 }
 
 /* ---- one iteration of the source ------------------------------------------------------------------------------------------------- */
@@ -250,9 +248,23 @@ static Value *carry_fit(Lower *lo, Loop *l, const Segment *s, const Carry *c, Va
     return v.t;
 }
 
+/* What is no tensor or number before the loop cannot become one in it: an iteration would not see the one before. */
+static bool check_kinds(Lower *lo, const Loop *l, int binds, const CarryList *carries) {
+    for (int i = 0; i < l->assigned.n; i++) {
+        const Bind *b = call_find(lo->call, l->assigned.at[i]);
+        bool new = b == NULL || b->state != NULL || b->dim || b >= lo->call->binds.at + binds;
+        for (int k = 0; k < carries->n; k++) new = new || carries->at[k].name == l->assigned.at[i];
+        if (new || !is_carried(b->val)) continue;
+        fail(lo, b->loc, "`%s` has no value before the loop that an iteration could change", b->name);
+        note(lo, l->node->loc, "give it a tensor or a number before this loop");
+        return false;
+    }
+    return true;
+}
+
 /* Takes what the body left in each carried name. */
-static bool carry_end(Lower *lo, Loop *l, const Segment *s, CarryList *carries) {
-    bool ok = true;
+static bool carry_end(Lower *lo, Loop *l, const Segment *s, CarryList *carries, int binds) {
+    bool ok = check_kinds(lo, l, binds, carries);
     for (int i = 0; i < carries->n; i++) {
         Carry *c = &carries->at[i];
         const Bind *b = call_find(lo->call, c->name);
@@ -372,7 +384,7 @@ static bool lower_rolled(Lower *lo, Loop *l, const Segment *s) {
         carries.at[i].arg = block_arg(lo->m, f->body, &t, carries.at[i].name);
         call_bind(lo, carries.at[i].name, val_tensor(carries.at[i].arg), l->node->loc);
     }
-    bool ok = lower_period(lo, l, s, f) && carry_end(lo, l, s, &carries);
+    bool ok = lower_period(lo, l, s, f) && carry_end(lo, l, s, &carries, binds);
     ok = ok && diag_errors() == errors && check_states(lo, f);
     lo->frame = f->outer;
     lo->b.block = outer;
@@ -402,6 +414,17 @@ static bool lower_segments(Lower *lo, Loop *l) {
     return true;
 }
 
+static Plan *plan_find(Lower *lo, const Loop *l) {
+    for (int i = 0; i < lo->plans.n; i++) {
+        Plan *p = lo->plans.at[i];
+        if (p->node == l->node && p->from == l->from && p->n == l->n) return p;
+    }
+    Plan *p = NEW(lo->a, Plan);
+    *p = (Plan){.node = l->node, .from = l->from, .n = l->n};
+    vec_push(lo->a, lo->plans, p);
+    return p;
+}
+
 static bool range_eval(Lower *lo, const Ast *node, Loop *l) {
     const Ast *from = node->at[FOR_FROM], *to = node->at[FOR_TO];
     int64_t end;
@@ -427,6 +450,7 @@ Flow stmt_for(Lower *lo, const Ast *node) {
     stmt_assigned(lo, node->at[FOR_BODY], &l.assigned);
     bool ok = range_eval(lo, node, &l);
     if (ok && l.n > 0) {
+        l.plan = plan_find(lo, &l);
         Mark before = mark(lo);
         for (int i = 0; i < MAX_ATTEMPTS; i++) {
             l.again = false;

@@ -209,7 +209,7 @@ static const Ast *generate_of(const Lower *lo, const char *entry) {
 /* Entries in the order of the source, then the training steps. */
 static void lower_functions(Lower *lo) {
     const Ast *file = lo->main->file, *generate = NULL;
-    for (int i = 0; i < file->n; i++) {
+    for (int i = 0; i < file->n && !lo->restart; i++) {
         const Ast *node = file->at[i];
         const Ast *sizes = node->kind == AST_fn && node->entry ? generate_of(lo, node->name) : NULL;
         if (sizes != NULL)
@@ -220,7 +220,7 @@ static void lower_functions(Lower *lo) {
             fail(lo, node->loc, "a second `generate`");
         if (node->kind == AST_generate) generate = node;
     }
-    for (int i = 0; i < file->n; i++) {
+    for (int i = 0; i < file->n && !lo->restart; i++) {
         Decl *d = file->at[i]->kind == AST_train ? entry_find(lo, file->at[i]) : NULL;
         if (d != NULL) entry_lower(lo, d, d->name, file->at[i]);
     }
@@ -236,6 +236,20 @@ static bool evaluate_all(Lower *lo) {
         ok = !val_is_error(decl_value(lo, d, d->node->name_loc)) && ok;
     }
     return ok;
+}
+
+/* Again while a later function finds that a loop must be cut finer than an earlier one did. */
+static void lower_module(Lower *lo) {
+    int names = lo->names.n;
+    do {
+        Module *m = lo->m;
+        m->vars.n = m->funcs.n = 0;
+        m->generate_decode = m->generate_prefill = NULL;
+        lo->names.n = names;
+        lo->restart = false;
+        lower_functions(lo);
+    } while (lo->restart && lo->instructions <= MAX_INSTRUCTIONS);
+    if (diag_errors() == 0) scope_check(lo);
 }
 
 Module *frontend_lower(Arena *a, const char *path, const FrontOptions *opt) {
@@ -254,6 +268,6 @@ Module *frontend_lower(Arena *a, const char *path, const FrontOptions *opt) {
         const Decl *d = lo.main->decls.at[i];
         if (d->node->kind == AST_dim) dim_text(&lo, d->name, d->node, -1);
     }
-    if (source_defs(&lo, lo.main) && mesh_build(&lo) && evaluate_all(&lo)) lower_functions(&lo);
+    if (source_defs(&lo, lo.main) && mesh_build(&lo) && evaluate_all(&lo)) lower_module(&lo);
     return diag_errors() == errors ? lo.m : NULL;
 }

@@ -263,6 +263,9 @@ void slot_assign(Lower *lo, Slot *s, Val v, Loc loc);
 void scope_metric(Lower *lo, const Ast *node);
 /* The path of `name` in the current scope. */
 const char *scope_path(Lower *lo, const char *name);
+/* Two variables may not hold the same tensor of a file. */
+bool scope_check(Lower *lo);
+/* Whether parameters are made under a call of it. */
 bool fn_owns(Lower *lo, Decl *fn);
 
 /* ---- types (type.c) ------------------------------------------------------------------------------------------------
@@ -381,6 +384,14 @@ typedef struct LoopVar {
     int64_t end;
 } LoopVar;
 
+/* What is known of a `for` over one range: conditions that differ by iteration (loop.c). Kept for the module, so that
+ * all functions cut the loop alike and share its parameters. */
+typedef struct Plan {
+    const Ast *node;
+    int64_t from, n;
+    VEC(unsigned char *) conditions; /* by iteration: 0, 1, or 2 where it was not met */
+} Plan;
+
 /* A text that is taken by a dim: of the file (size -1: it differs by instance), or of a function at one size. */
 typedef struct DimName {
     const char *text;
@@ -396,6 +407,8 @@ struct Lower {
     VEC(Unit *) units;
     VEC(const Poly *) labels; /* of this instance, by text */
     VEC(DimName) names;       /* of the module */
+    VEC(Plan *) plans;
+    bool restart; /* a loop that another function has is cut finer now: all is lowered again */
     VEC(struct {
         Loc loc;
         const char *text;

@@ -145,6 +145,21 @@ static bool var_matches(Lower *lo, const Var *old, const Var *new) {
     return false;
 }
 
+/* Whether slice i of a stacked variable, for some i, is the tensor `path` of a file. */
+static bool slice_is(const Var *v, const char *path) {
+    size_t head = strcspn(v->path, "{"), n = strlen(path);
+    const char *tail = v->path + head + strcspn(v->path + head, "}");
+    tail += *tail != '\0';
+    size_t rest = strlen(tail);
+    if (n <= head + rest || strncmp(path, v->path, head) != 0 || strcmp(path + n - rest, tail) != 0) return false;
+    int64_t k = 0;
+    for (size_t i = head; i < n - rest; i++) {
+        if (path[i] < '0' || path[i] > '9' || k > MAX_ITERATIONS) return false;
+        k = 10 * k + path[i] - '0';
+    }
+    return (k - v->lo) % v->step == 0 && k >= v->lo && (k - v->lo) / v->step < v->type.dim[0].size;
+}
+
 /* The variable as declared, with the loop's axis in front where it is stacked. */
 static bool var_describe(Lower *lo, const Ast *node, Var *out) {
     const Scope *s = lo->scope;
@@ -270,6 +285,30 @@ void slot_assign(Lower *lo, Slot *s, Val v, Loc loc) {
         s->slice = x, s->sliced = true;
     else
         s->whole = x, s->dirty = true;
+}
+
+/* ---- all variables together ---------------------------------------------------------------------------------------------------------- */
+
+static bool vars_disjoint(Lower *lo, const Var *a, const Var *b) {
+    const Var *many = a->stacked ? a : b, *other = a->stacked ? b : a;
+    if (!many->stacked || many->step < 1) return true;
+    int64_t n = other->stacked ? other->type.dim[0].size : 1;
+    for (int64_t i = 0; i < n; i++)
+        if (slice_is(many, var_slice_path(other, other->path, i, lo->a))) {
+            fail(lo, b->loc, "`%s` and `%s` are in part the same parameters", a->path, b->path);
+            note(lo, b->loc, "two loops that share parameters must run over the same range");
+            return false;
+        }
+    return true;
+}
+
+bool scope_check(Lower *lo) {
+    const Module *m = lo->m;
+    for (int i = 0; i < m->vars.n; i++)
+        for (int k = 0; k < i; k++)
+            if (same_loc(m->vars.at[i]->loc, m->vars.at[k]->loc) && !vars_disjoint(lo, m->vars.at[k], m->vars.at[i]))
+                return false;
+    return true;
 }
 
 /* ---- metrics ---------------------------------------------------------------------------------------------------------------------- */

@@ -19,7 +19,9 @@ Val val_int(Lower *lo, int64_t x) {
     return (Val){.kind = VAL_num, .integer = true, .num = (double)x, .poly = poly_const(lo->a, x)};
 }
 Val val_tuple(Lower *lo, int n, const Val *at) {
-    return (Val){.kind = VAL_tuple, .n = n, .at = arena_copy(lo->a, at, sizeof *at * (size_t)(n > 0 ? n : 1))};
+    Val v = {.kind = VAL_tuple, .n = n, .at = NEW_ARRAY(lo->a, Val, n + 1)};
+    for (int i = 0; i < n; i++) v.at[i] = at[i];
+    return v;
 }
 bool val_is_error(Val v) { return v.kind == VAL_error; }
 bool val_is_static(Val v) { return (v.kind == VAL_num || v.kind == VAL_bool) && v.vec == NULL; }
