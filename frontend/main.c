@@ -78,7 +78,10 @@ static void help(FILE *out) {
     for (int i = 0; i < OPTION_ROWS; i++) {
         const OptRow *r = &option_rows[i];
         Str s = str_new(arena);
-        str_addf(&s, "%s%s%s%s", r->name, r->arg == NULL ? "" : r->kind == OPT_MAYBE ? "[=" : "=",
+        str_addf(&s, "%s%s%s%s", r->name,
+                 r->arg == NULL         ? ""
+                 : r->kind == OPT_MAYBE ? "[="
+                                        : "=",
                  r->arg == NULL ? "" : r->arg, r->kind == OPT_MAYBE ? "]" : "");
         fprintf(out, "  %-26s %s\n", s.at, r->doc);
     }
@@ -145,7 +148,8 @@ static int parse_options(Options *o, int argc, char **argv) {
     return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ */
 
 static bool ends_with(const char *s, const char *tail) {
     size_t n = strlen(s), k = strlen(tail);
@@ -164,14 +168,15 @@ static Module *read_module(const Options *o) {
     return frontend_lower(arena, o->input, &front);
 }
 
-/* ---- products ----------------------------------------------------------------------------------------------------- */
+/* ---- products -----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct Stage {
     const char *emit, *stop_after; /* stop_after NULL: before the first pass */
 } Stage;
 
 static const Stage stages[] = {
-    {"ast", NULL},         {"ir", NULL},      {"sharded", "propagate"}, {"local", "partition"}, {"placed", "place"},
+    {"ast", NULL},       {"ir", NULL},  {"sharded", "propagate"}, {"local", "partition"}, {"placed", "place"},
     {"planned", "plan"}, {"c", "plan"},
 };
 
@@ -186,10 +191,19 @@ static int write_text(const Options *o, const char *text) {
     return codegen_write_file(o->output, text) ? 0 : EXIT_USER_ERROR;
 }
 
+/* --check-passes: each stage runs in the interpreter on made-up arguments, twice: real numbers in f64, and integers,
+ * whose sums are exact in any order, so that results compare to the bit. */
+enum { CHECKS = 2 };
+static const CompareOptions check_options[CHECKS] = {
+    {.eval = {.f64 = true, .steps = 10}, .inputs = COMPARE_normal, .tolerance = 1e-10},
+    {.eval = {.f64 = true, .steps = 10}, .inputs = COMPARE_integers, .tolerance = 1e-10},
+};
+
 static void check_stage(Module *m, const char *pass, void *data) {
-    const char *difference = compare_stage(data, m);
-    if (difference != NULL)
-        diag_bug("%s changed what the program computes: %s", pass == NULL ? "?" : pass, difference);
+    for (int i = 0; i < CHECKS; i++) {
+        const char *difference = compare_stage(((Compare **)data)[i], m);
+        if (difference != NULL) diag_bug("%s changed what the program computes: %s", pass, difference);
+    }
     fprintf(stderr, "%-10s same results\n", pass);
 }
 
@@ -213,9 +227,11 @@ static int compile(Options *o, Module *m) {
     const Stage *stage = o->emit == NULL ? NULL : find_stage(o->emit);
     if (stage != NULL && stage->stop_after == NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
     if (stage != NULL) o->pass.stop_after = stage->stop_after;
-    if (o->plan != NULL) o->pass.stop_after = "place";
-    Comparison *cmp = o->check_passes ? compare_begin(arena, m) : NULL;
-    if (!passes_run(m, o->start_at, &o->pass, topo, cmp == NULL ? NULL : check_stage, cmp)) return EXIT_USER_ERROR;
+    Compare *check[CHECKS];
+    for (int i = 0; i < CHECKS && o->check_passes; i++) check[i] = compare_new(arena, &check_options[i]);
+    if (o->check_passes) check_stage(m, "lower", check);
+    if (!passes_run(m, o->start_at, &o->pass, topo, o->check_passes ? check_stage : NULL, check))
+        return EXIT_USER_ERROR;
     if (o->plan != NULL) return write_text(o, plan_report(m, topo, strcmp(o->plan, "json") == 0, arena));
     if (stage != NULL && strcmp(stage->emit, "c") == 0) return write_text(o, codegen_emit(m, o->target, arena));
     if (stage != NULL || o->pass.stop_after != NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
