@@ -117,8 +117,7 @@ static const char *compare_tensor(const Compare *c, const char *what, const Tens
         if (isnan(gap)) gap = (double)INFINITY;
         if (gap > worst) worst = gap, at = i;
     }
-    double allowed = c->opt.inputs == COMPARE_integers ? 0 : c->opt.tolerance * largest;
-    if (worst <= allowed) return NULL;
+    if (worst <= c->opt.tolerance * largest) return NULL;
     return arena_printf(c->arena,
                         "%s differs: element %lld is %.17g and was %.17g, off by %.3g where the largest value is %.3g",
                         what, (long long)at, is->at[at], was->at[at], worst, largest);

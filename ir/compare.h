@@ -14,13 +14,13 @@
 typedef enum CompareInputs {
     COMPARE_normal,   /* floats are normal draws, variables as their initializers say */
     COMPARE_eighths,  /* floats are multiples of 1/8 in [-1, 1], in variables too */
-    COMPARE_integers, /* floats are integers in -2 .. 2, in variables too: sums are exact, and results compare to the bit */
+    COMPARE_integers, /* floats are integers in -2 .. 2, in variables too: sums and products are exact in any order */
 } CompareInputs;
 
 typedef struct CompareOptions {
     EvalOptions eval;
     CompareInputs inputs;
-    double tolerance; /* of the largest magnitude in a result */
+    double tolerance; /* of the largest magnitude in a result; 0: equal to the bit */
     int64_t indices;  /* i32 arguments lie in [0, indices); 0: 16 */
     int calls;        /* of a function that writes variables, each with the next step number; 0: 2 */
 } CompareOptions;
