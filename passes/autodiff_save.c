@@ -99,10 +99,29 @@ static void build_graph(Graph *gr, const GradFrame *f) {
 
 /* ---- placing ---- */
 
+/* Whether some value of the body has the label. */
+static bool is_taken(const Block *body, Label l) {
+    for (int k = 0; k < body->args.n; k++)
+        if (type_find(&body->args.at[k]->type, l) >= 0) return true;
+    for (const Inst *i = body->first; i != NULL; i = i->next)
+        for (int k = 0; k < i->nout; k++)
+            if (type_find(&i->out[k]->type, l) >= 0) return true;
+    return false;
+}
+
+/* A label for the trips of a loop that had none, since it only carried values. */
+static Label trip_label(const Inst *loop) {
+    for (int n = 0;; n++) {
+        Label l = intern_printf("trip%d", n);
+        if (!is_taken(loop->body, l)) return l;
+    }
+}
+
 /* The stack of `v`: a result of the forward loop. */
 static Value *stack_residual(Module *m, Inst *loop, Value *v) {
     int k = stacked_as(loop, v);
     if (k >= 0) return loop->out[k];
+    if (loop->at.label == NULL) loop->at.label = trip_label(loop);
     Type t = type_unsharded(&v->type);
     for (int a = t.rank++; a > 0; a--) t.dim[a] = t.dim[a - 1];
     t.dim[0] = (Dim){.label = loop->at.label, .size = loop->at.trip};

@@ -70,12 +70,12 @@ static void grad_div(Grad *g, Inst *inst, Value *ct) {
     ADD(0, q);
     if (WANTS(1)) ADD(1, fun(g, OP_neg, mul(g, q, Y)));
 }
-/* a^b: b a^(b-1) by a; a^b log a by b, taken as 0 where a is not positive. */
+/* a^b: b a^(b-1) by a, where a^0 is constant also at 0; a^b log a by b, taken as 0 where a is not positive. */
 static void grad_pow(Grad *g, Inst *inst, Value *ct) {
     Value *a = A;
     if (WANTS(0)) {
-        Value *b = B;
-        Value *lower = power(g, a, plus(g, b, -1));
+        Value *b = B, *constant = build2(&g->b, OP_eq, b, number(g, b, 0), NULL), *one = number(g, b, 1);
+        Value *lower = power(g, a, build3(&g->b, OP_where, constant, one, plus(g, b, -1), NULL));
         ADD(0, mul(g, ct, mul(g, b, lower)));
     }
     if (WANTS(1)) {

@@ -217,5 +217,4 @@ void simplify_loop_prune(Simplify *s, Inst *loop) {
     loop->at.carry = carried;
     body->args.n = args;
     body->results.n = nout;
-    if (xs == 0 && nout == carried) loop->at.label = NULL;
 }
