@@ -7,7 +7,8 @@
  * module cut a loop alike, or they could not share its stacked parameters.
  *
  * A name that the body assigns and that was bound before is carried. Its type must not change from one iteration to
- * the next; a number that meets tensors takes their type, found by undoing an attempt in the same way.
+ * the next; a number before the loop has the type that one iteration makes of it, found by undoing an attempt in the
+ * same way.
  *
  * Cost: attempts x body, independent of the number of iterations but for what stands alone. */
 #include <string.h>
@@ -191,23 +192,25 @@ static CarryType *carry_type(Loop *l, const char *name, int64_t first) {
 static bool is_carried(Val v) { return v.kind == VAL_tensor || v.kind == VAL_num || v.kind == VAL_bool; }
 
 /* The value before the loop, in the type that was found for it. */
-static Value *carry_init(Lower *lo, Loop *l, const Segment *s, const char *name, Val v, Loc loc) {
-    const CarryType *known = carry_type(l, name, s->first);
-    if (known == NULL) return val_to_any(lo, v, loc);
+static Value *carry_init(Lower *lo, const CarryType *known, Val v, Loc loc) {
+    if (known == NULL) return v.t;
     Value *x = val_to_tensor(lo, v, known->type.dtype, loc);
     LabelList order = type_labels(&known->type);
     return x == NULL ? NULL : type_permute(lo, x, &order);
 }
 
+/* Finds the carried names. A number whose type is not known yet is left as it is: the attempt shows what it becomes. */
 static bool carry_begin(Lower *lo, Loop *l, const Segment *s, CarryList *out) {
     for (int i = 0; i < l->assigned.n; i++) {
         const char *name = l->assigned.at[i];
         Bind *b = call_find(lo->call, name);
         if (b == NULL || b->state != NULL || b->dim || !is_carried(b->val)) continue;
         Carry c = {.name = name, .before = b->val};
-        c.init = carry_init(lo, l, s, name, b->val, l->node->loc);
-        if (c.init == NULL) return false;
-        c.init = frame_import(lo, lo->frame, c.init);
+        const CarryType *known = carry_type(l, name, s->first);
+        if (known != NULL || c.before.kind == VAL_tensor) {
+            c.init = frame_import(lo, lo->frame, carry_init(lo, known, c.before, l->node->loc));
+            if (c.init == NULL) return false;
+        }
         vec_push(lo->a, *out, c);
     }
     return true;
@@ -226,26 +229,34 @@ static bool labels_within(const Type *a, const Type *b) {
     return true;
 }
 
-/* The value after an iteration, in the type of the carried argument; asks for another attempt where that must change. */
+/* What a number became in one iteration. */
+static Type number_type(Val before, Val after) {
+    if (after.kind == VAL_tensor) return type_unsharded(&after.t->type);
+    if (before.kind == VAL_bool && after.kind == VAL_bool) return (Type){.dtype = DT_bool};
+    return (Type){.dtype = before.integer && after.integer ? DT_i32 : DT_f32};
+}
+
+/* The value after an iteration; asks for another attempt where the type of the carried argument must change. */
 static Value *carry_fit(Lower *lo, Loop *l, const Segment *s, const Carry *c, Val v, Loc loc) {
+    if (c->arg == NULL) {
+        Type t = number_type(c->before, v);
+        if (is_carried(v)) require_type(lo, l, c->name, s->first, &t);
+        return NULL;
+    }
     Type *t = &c->arg->type;
     if (v.kind != VAL_tensor) return val_to_tensor(lo, v, t->dtype, loc);
     Type got = type_unsharded(&v.t->type);
-    bool adapts = c->before.kind != VAL_tensor && carry_type(l, c->name, s->first) == NULL;
-    if (got.dtype != t->dtype && !adapts) {
+    bool grows = !labels_within(&got, t);
+    if (got.dtype != t->dtype)
         fail(lo, loc, "`%s` is %s before the loop and %s after an iteration", c->name, dtype_name(t->dtype),
              dtype_name(got.dtype));
-        return NULL;
-    }
-    if (got.dtype != t->dtype || !labels_within(&got, t)) {
-        if (!labels_within(t, &got)) {
-            fail(lo, loc, "`%s` changes its axes from one iteration to the next: %s", c->name, val_describe(lo, v));
-            return NULL;
-        }
+    else if (grows && !labels_within(t, &got))
+        fail(lo, loc, "`%s` changes its axes from one iteration to the next: %s", c->name, val_describe(lo, v));
+    else if (grows)
         require_type(lo, l, c->name, s->first, &got);
-        return NULL;
-    }
-    return v.t;
+    else
+        return v.t;
+    return NULL;
 }
 
 /* What is no tensor or number before the loop cannot become one in it: an iteration would not see the one before. */
@@ -268,8 +279,8 @@ static bool carry_end(Lower *lo, Loop *l, const Segment *s, CarryList *carries, 
     for (int i = 0; i < carries->n; i++) {
         Carry *c = &carries->at[i];
         const Bind *b = call_find(lo->call, c->name);
-        LabelList order = type_labels(&c->arg->type);
         Value *v = carry_fit(lo, l, s, c, b->val, b->loc);
+        LabelList order = v == NULL ? (LabelList){0} : type_labels(&c->arg->type);
         if (v != NULL && v != c->arg) v = type_permute(lo, v, &order);
         c->result = frame_import(lo, lo->frame, v);
         ok = ok && v != NULL;
@@ -380,6 +391,7 @@ static bool lower_rolled(Lower *lo, Loop *l, const Segment *s) {
     lo->frame = f;
     lo->b.block = f->body;
     for (int i = 0; i < carries.n; i++) {
+        if (carries.at[i].init == NULL) continue;
         Type t = type_unsharded(&carries.at[i].init->type);
         carries.at[i].arg = block_arg(lo->m, f->body, &t, carries.at[i].name);
         call_bind(lo, carries.at[i].name, val_tensor(carries.at[i].arg), l->node->loc);

@@ -222,7 +222,10 @@ static void lower_functions(Lower *lo) {
     }
     for (int i = 0; i < file->n && !lo->restart; i++) {
         Decl *d = file->at[i]->kind == AST_train ? entry_find(lo, file->at[i]) : NULL;
-        if (d != NULL) entry_lower(lo, d, d->name, file->at[i]);
+        if (d != NULL && module_func(lo->m, d->name, FUNC_train) != NULL)
+            fail(lo, file->at[i]->loc, "a second `train` of `%s`", d->name);
+        else if (d != NULL)
+            entry_lower(lo, d, d->name, file->at[i]);
     }
     if (lo->m->funcs.n == 0 && diag_errors() == 0) fail(lo, file->loc, "the file has no entry: nothing to compile");
 }

@@ -238,6 +238,12 @@ Val slot_value(Lower *lo, Slot *s) {
 }
 
 void scope_declare(Lower *lo, const Ast *node) {
+    if (lo->loop != NULL && lo->loop->scope == lo->scope && node->kind == AST_param) {
+        fail(lo, node->name_loc, "each iteration of the loop would own the same `%s`", node->name);
+        note(lo, node->loc, "declare it before the loop, or in a scope that names the loop's variable");
+        call_bind(lo, node->name, val_error(), node->name_loc);
+        return;
+    }
     Slot *s = slot_open(lo, node);
     if (s != NULL && !slot_enter(lo, s, lo->scope->frame)) s = NULL;
     call_bind(lo, node->name, s == NULL ? val_error() : slot_value(lo, s), node->name_loc);

@@ -306,7 +306,7 @@ static Val bind_bare(Lower *lo, const Ast *arg, Val v, Loc loc) {
     if (!dtype_eval(lo, arg->at[ARG_TYPE], &spec) || val_is_error(v)) return val_error();
     bool ok = spec.dtype == DT_bool ? v.kind == VAL_bool : v.kind == VAL_num && (spec.dtype != DT_i32 || v.integer);
     if (ok) return v;
-    fail(lo, loc, "the argument `%s` must be a %s known when compiling, found %s", arg->name, dtype_name(spec.dtype),
+    fail(lo, loc, "the argument `%s` is a value known when compiling (%s), found %s", arg->name, dtype_name(spec.dtype),
          val_describe(lo, v));
     note(lo, arg->loc, "`%s` is declared here; %s[] would be a tensor", arg->name, dtype_name(spec.dtype));
     return val_error();

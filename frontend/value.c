@@ -181,7 +181,9 @@ const Poly *val_label(Lower *lo, Val v, Loc loc) {
 
 bool val_integer(Lower *lo, Val v, const char *what, Loc loc, int64_t *out) {
     if (v.kind == VAL_error) return false;
-    if (v.kind != VAL_num || !v.integer || v.vec != NULL || fabs(v.num) > (double)MAX_DIM) {
+    if (v.kind == VAL_num && v.integer && v.vec == NULL && fabs(v.num) > (double)MAX_DIM)
+        return fail(lo, loc, "%s is %.0f; at most 2**40 is possible", what, v.num), false;
+    if (v.kind != VAL_num || !v.integer || v.vec != NULL) {
         fail(lo, loc, "%s must be an integer known when compiling, found %s", what, val_describe(lo, v));
         return false;
     }
