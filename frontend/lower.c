@@ -164,6 +164,22 @@ static bool mesh_option(Lower *lo, const char *s) {
 }
 
 /* The sizes of --mesh, or else of the source. An axis of the source that --mesh leaves out has size 1. */
+/* Where the file has a mesh, the option gives sizes to its axes. */
+static bool mesh_option_known(Lower *lo, const Ast *mesh) {
+    VEC(const char *) names = {0};
+    for (int k = 0; k < mesh->n; k++) vec_push(lo->a, names, mesh->at[k]->name);
+    for (int i = 0; i < lo->m->mesh.n; i++) {
+        bool known = false;
+        const char *name = lo->m->mesh.name[i];
+        for (int k = 0; k < names.n; k++) known = known || names.at[k] == name;
+        if (known) continue;
+        fail(lo, (Loc){0}, "--mesh: the mesh of the file has no axis `%s`%s", name, suggest(lo, name, names.n, names.at));
+        note(lo, mesh->loc, "it is declared here");
+        return false;
+    }
+    return true;
+}
+
 static bool mesh_build(Lower *lo) {
     const Ast *mesh = NULL;
     const char *option = lo->opt->mesh;
@@ -177,6 +193,7 @@ static bool mesh_build(Lower *lo) {
         if (node->kind == AST_mesh) mesh = node;
     }
     if (option != NULL && !mesh_option(lo, option)) return false;
+    if (option != NULL && mesh != NULL && !mesh_option_known(lo, mesh)) return false;
     for (int i = 0; mesh != NULL && i < mesh->n; i++) {
         const Ast *axis = mesh->at[i];
         int64_t size;
