@@ -1,4 +1,5 @@
 /* call.c: one call of a function on all devices, and its results as global arrays. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,12 +85,23 @@ double call_mean(Team *t, const MoeFunc *f, int result) {
     return n ? sum / (double)n : 0;
 }
 
+int call_means(Team *t, const MoeFunc *f, const char **names, double *values) {
+    int n = f->nresults < MAX_METRICS ? f->nresults : MAX_METRICS;
+    for (int i = 0; i < n; i++) {
+        names[i] = i == 0 ? "loss" : f->results[i].name;
+        values[i] = call_mean(t, f, i);
+        if (isnan(values[i])) values[i] = NAN; /* without a sign */
+    }
+    return n;
+}
+
 Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
     int64_t bytes = p->vars_bytes;
     for (int i = 0; i < p->nfuncs; i++) bytes = p->funcs[i].arena_bytes > bytes ? p->funcs[i].arena_bytes : bytes;
     Team *t = team_new(p, (int)o->workers, (size_t)bytes, e);
     if (!t) return NULL;
-    bool ok = vars_init(t, (uint32_t)o->seed) || error_set(e, "%s", t->error.text);
+    unsigned which = o->weights || o->resume ? VARS_states : VARS_states | VARS_params; /* the rest is read */
+    bool ok = vars_init(t, (uint32_t)o->seed, which) || error_set(e, "%s", t->error.text);
     if (ok && o->weights) ok = weights_load(t, o->weights, e);
     if (ok) return t;
     team_free(t);

@@ -2,7 +2,7 @@
  *
  *   DIR/model.safetensors    parameters: what --weights reads, and any other tool
  *   DIR/states.safetensors   states: optimizer moments, running values
- *   DIR/meta.json            {"format", "version", "step", "steps", "seed", "bytes": [model, states]}
+ *   DIR/meta.json            {"format", "version", "step", "steps", "seed", "files": {name: hash of its bytes}}
  *
  * Saving writes DIR.tmp-<pid>/, meta.json last, syncs files and directory, then swaps it with DIR in one rename and
  * syncs the parent. A crash leaves the old checkpoint, or the new one, and perhaps a directory that nobody reads.
@@ -46,6 +46,20 @@ static void remove_checkpoint(const char *dir) {
     rmdir(dir);
 }
 
+/* Four lanes, so that multiplications overlap; the length is part of the start. */
+uint64_t bytes_hash(const char *at, size_t n) {
+    const uint64_t odd = 0x9E3779B97F4A7C15u;
+    uint64_t lane[4] = {n, n + 1, n + 2, n + 3}, h = 0;
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t word = 0, *l = &lane[i / 8 % 4];
+        memcpy(&word, at + i, n - i < 8 ? n - i : 8);
+        *l = (*l ^ word) * odd;
+        *l ^= *l >> 29;
+    }
+    for (int k = 0; k < 4; k++) h = (h ^ lane[k]) * odd, h ^= h >> 32;
+    return h;
+}
+
 bool checkpoint_probe(const char *dir, Error *e) {
     char *d = dir_plain(dir), *meta = inside(d, "meta.json"), *copy = xformat("%s", d);
     bool ok = true;
@@ -61,18 +75,23 @@ bool checkpoint_probe(const char *dir, Error *e) {
 
 /* ---- saving ---------------------------------------------------------------------------------------------------- */
 
-static int64_t file_bytes(const char *dir, const char *name) {
-    struct stat st;
+/* Hash of a file in hex; false when it cannot be read. */
+static bool file_hash(const char *dir, const char *name, char *hex, Error *e) {
+    Mapped m;
     char *path = inside(dir, name);
-    int64_t n = stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
+    bool ok = file_map(path, &m, e);
+    if (ok) snprintf(hex, 17, "%016llx", (unsigned long long)bytes_hash(m.at, m.bytes));
+    file_unmap(&m);
     free(path);
-    return n;
+    return ok;
 }
 
 static bool meta_write(const char *dir, const Meta *m, Error *e) {
-    json_t *root = json_pack("{s:s,s:i,s:I,s:I,s:I,s:[I,I]}", "format", format, "version", VERSION, "step",
-                             (json_int_t)m->step, "steps", (json_int_t)m->steps, "seed", (json_int_t)m->seed, "bytes",
-                             (json_int_t)file_bytes(dir, names[0]), (json_int_t)file_bytes(dir, names[1]));
+    char model[17], states[17];
+    if (!file_hash(dir, names[0], model, e) || !file_hash(dir, names[1], states, e)) return false;
+    json_t *root = json_pack("{s:s,s:i,s:I,s:I,s:I,s:{s:s,s:s}}", "format", format, "version", VERSION, "step",
+                             (json_int_t)m->step, "steps", (json_int_t)m->steps, "seed", (json_int_t)m->seed, "files",
+                             names[0], model, names[1], states);
     char *text = json_dumps(root, JSON_INDENT(1)), *path = inside(dir, names[2]);
     NewFile f;
     bool ok = newfile_open(&f, path, e);
@@ -140,11 +159,13 @@ static bool meta_parse(const char *dir, const char *path, json_t *root, Meta *m,
         !meta_field(path, root, "steps", 0, INT32_MAX, &m->steps, e) ||
         !meta_field(path, root, "seed", 0, UINT32_MAX, &m->seed, e))
         return false;
-    json_t *bytes = json_object_get(root, "bytes");
+    json_t *files = json_object_get(root, "files");
     for (size_t i = 0; i < 2; i++) {
-        json_t *n = json_array_get(bytes, i);
-        if (!json_is_integer(n) || json_integer_value(n) != file_bytes(dir, names[i]))
-            return error_set(e, "%s/%s: not the file that meta.json was written with", dir, names[i]);
+        char hex[17];
+        const char *want = json_string_value(json_object_get(files, names[i]));
+        if (!file_hash(dir, names[i], hex, e)) return false;
+        if (!want || strcmp(want, hex) != 0)
+            return error_set(e, "%s/%s: damaged: not the file that meta.json was written with", dir, names[i]);
     }
     return true;
 }

@@ -1,5 +1,5 @@
-/* cli.c: main() of every compiled program: the command line, from one table of commands and one of options; help comes
- * from the same rows. Exit codes: 0; 1 an error in the user's input; 2 usage; 75 stopped by a signal. */
+/* cli.c: the command line of every compiled program, from one table of commands and one of options; help comes from the
+ * same rows. Exit codes: 0; 1 an error in the user's input; 2 usage; 75 stopped by a signal. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static const struct Command {
 };
 enum { NCOMMANDS = sizeof commands / sizeof *commands };
 
-typedef enum OptionKind { OPTION_word, OPTION_int, OPTION_number, OPTION_time, OPTION_list } OptionKind;
+typedef enum OptionKind { OPTION_word, OPTION_int, OPTION_number, OPTION_time, OPTION_list, OPTION_flag } OptionKind;
 
 static const struct Option {
     const char *name, *value;
@@ -41,7 +41,7 @@ static const struct Option {
     {"--steps", "N", OPTION_int, AT(steps), TRAIN | RUN, 1, INT32_MAX, "optimizer steps, also for schedules (1000)"},
     {"--time", "60s", OPTION_time, AT(seconds), TRAIN, 0, 0,
      "stop after this time (s, m, h), if --steps does not come first"},
-    {"--save", "DIR", OPTION_word, AT(save), TRAIN, 0, 0, "checkpoint at the end, and when stopped by a signal"},
+    {"--save", "DIR", OPTION_word, AT(save), TRAIN | RUN, 0, 0, "checkpoint at the end, and when stopped by a signal"},
     {"--save-every", "N", OPTION_int, AT(save_every), TRAIN, 1, INT32_MAX, "checkpoint every N steps too"},
     {"--resume", "DIR", OPTION_word, AT(resume), TRAIN, 0, 0, "continue from a checkpoint, on any number of devices"},
     {"--weights", "PATH", OPTION_word, AT(weights), TRAIN | EVAL | GENERATE | RUN, 0, 0,
@@ -52,8 +52,9 @@ static const struct Option {
     {"--top-k", "N", OPTION_int, AT(top_k), GENERATE, 0, INT32_MAX, "draw among the N likeliest, 0: all (0)"},
     {"--in", "NAME=F.npy", OPTION_list, AT(in), RUN, 0, 0, "an argument; once for each"},
     {"--out", "DIR", OPTION_word, AT(out), RUN, 0, 0, "where results go, as NAME.npy"},
+    {"--train", "", OPTION_flag, AT(train), RUN, 0, 0, "call the training function of that name, --steps times"},
     {"--seed", "N", OPTION_int, AT(seed), TRAIN | GENERATE | RUN, 0, UINT32_MAX,
-     "of initial values, data order, draws (0)"},
+     "of initial values, data order, draws (0); a resumed run keeps its own"},
     {"--devices", "N", OPTION_int, AT(devices), ALL, 1, INT32_MAX, "must be what the program was compiled for"},
     {"--workers", "N", OPTION_int, AT(workers), ALL & ~(unsigned)INFO, 1, 1024, "threads a device (cores / devices)"},
 #undef AT
@@ -66,7 +67,7 @@ static void help_options(unsigned mask) {
     for (int i = 0; i < NOPTIONS; i++)
         if (options[i].commands & mask) {
             char left[64];
-            snprintf(left, sizeof left, "%s=%s", options[i].name, options[i].value);
+            snprintf(left, sizeof left, "%s%s%s", options[i].name, *options[i].value ? "=" : "", options[i].value);
             printf("  %-22s %s\n", left, options[i].doc);
         }
 }
@@ -165,6 +166,9 @@ static bool option_store(const struct Option *d, const char *text, Options *o) {
             if (!number_read(text, false, NULL, &x) || x < d->low || x > d->high) return false;
             *(double *)(void *)at = x;
             return true;
+        case OPTION_flag:
+            *(bool *)(void *)at = true;
+            return true;
         case OPTION_time:
             if (!number_read(text, false, "smh", &x) || x <= 0) return false;
             *(double *)(void *)at = x;
@@ -195,7 +199,9 @@ static int argument_parse(const char *self, const struct Command *c, int argc, c
         free(name);
         return 0;
     }
-    const char *text = equal ? equal + 1 : argc > 1 ? argv[1] : NULL;
+    bool flag = d->kind == OPTION_flag;
+    if (flag && equal) return usage(self, "no value may follow", d->name, NULL), 0;
+    const char *text = flag ? "" : equal ? equal + 1 : argc > 1 ? argv[1] : NULL;
     if (!text) return usage(self, "a value must follow", d->name, NULL), 0;
     if (!option_store(d, text, o)) {
         fprintf(stderr, "error: %s: '%.80s' is not %s\nSee %s %s --help\n", d->name, text,
@@ -205,7 +211,7 @@ static int argument_parse(const char *self, const struct Command *c, int argc, c
                 self, c->name);
         return 0;
     }
-    return equal ? 1 : 2;
+    return equal || flag ? 1 : 2;
 }
 
 static bool devices_check(const MoeProgram *p, const Options *o, Error *e) {
@@ -224,8 +230,7 @@ static bool devices_check(const MoeProgram *p, const Options *o, Error *e) {
                      p->devices, mesh, (long long)o->devices);
 }
 
-int main(int argc, char **argv) {
-    const MoeProgram *p = &moe_program;
+int cli_main(const MoeProgram *p, int argc, char **argv) {
     const char *self = argv[0];
     Options o = {.temperature = 1, .max_tokens = 200};
     Error e = {0};

@@ -90,12 +90,19 @@ bool st_write(const char *path, int n, StOut *t, StFill fill, void *ctx, Error *
 
 enum { VARS_params = 1, VARS_states = 2 };
 
+static inline unsigned var_kind(const MoeVar *v) {
+    return v->state ? VARS_states : VARS_params;
+}
+
 /* Initial values, each device its own block. */
-bool vars_init(Team *t, uint32_t seed);
+bool vars_init(Team *t, uint32_t seed, unsigned which);
 /* Values from a file. Every parameter (state) asked for must be there with its shape, and nothing else; NaN is an
  * error. With `only_if_there`, variables that the file lacks keep their values. */
 bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Error *e);
 bool vars_save(Team *t, const char *path, unsigned which, Error *e);
+
+/* What is on the disk, in 64 bits: to find damage, not malice. */
+uint64_t bytes_hash(const char *at, size_t n);
 
 typedef struct Meta {
     int64_t step, steps, seed;
@@ -125,15 +132,18 @@ void text_eval(const Text *t, int64_t first, int64_t rows, int64_t width, int32_
 
 /* ---- commands (cli.c and one file each) ------------------------------------------------------------------------ */
 
-enum { EXIT_user = 1, EXIT_usage = 2, EXIT_stopped = 75, MAX_INPUTS = 64 };
+enum { EXIT_user = 1, EXIT_usage = 2, EXIT_stopped = 75, MAX_INPUTS = 64, MAX_METRICS = 64 };
 
 typedef struct Options {
     const char *entry, *data, *save, *resume, *weights, *prompt, *out;
     const char *in[MAX_INPUTS]; /* name=x.npy */
     int nin;
+    bool train; /* run: a training function */
     int64_t devices, workers, steps, seed, max_tokens, top_k, save_every;
     double seconds, temperature;
 } Options;
+
+int cli_main(const MoeProgram *p, int argc, char **argv);
 
 int command_info(const MoeProgram *p, const Options *o);
 int command_train(const MoeProgram *p, const Options *o);
@@ -160,7 +170,9 @@ typedef struct Call {
 bool call_run(Team *t, const Call *c, Error *e);
 void *call_result(Team *t, const MoeFunc *f, int result); /* global, malloc'd */
 double call_mean(Team *t, const MoeFunc *f, int result);  /* over all elements */
-float *floats_of(const MoeTensor *t, void *values);       /* frees values, returns f32 */
+/* All results as named means, the first one called "loss"; at most MAX_METRICS. */
+int call_means(Team *t, const MoeFunc *f, const char **names, double *values);
+float *floats_of(const MoeTensor *t, void *values); /* frees values, returns f32 */
 
 /* Set by SIGINT and SIGTERM once signals_watch was called; the second one ends the program. */
 void signals_watch(void);

@@ -1,4 +1,5 @@
-/* run.c: `run ENTRY`: any function, arrays in and out as .npy; and `info`: what the binary holds. */
+/* run.c: `run ENTRY`: any function, arrays in and out as .npy, also training steps on given arrays; and `info`: what
+ * the binary holds. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,12 +87,31 @@ static bool output_write(Team *t, const MoeFunc *f, int i, const char *dir, Erro
 
 /* ---- commands -------------------------------------------------------------------------------------------------- */
 
+/* A training function is called --steps times on the same arguments; each call is a line. */
+static bool run_steps(Team *t, const MoeFunc *f, const Options *o, const void *const *args, Error *e) {
+    int64_t steps = o->steps > 0 ? o->steps : 1, calls = f->train ? steps : 1;
+    bool ok = true;
+    for (int64_t step = 0; ok && step < calls; step++) {
+        Call call = {f, args, (uint32_t)o->seed, step, steps};
+        ok = call_run(t, &call, e);
+        if (ok && f->train) {
+            const char *names[MAX_METRICS];
+            double values[MAX_METRICS];
+            int n = call_means(t, f, names, values);
+            printf("step %lld", (long long)step + 1);
+            for (int i = 0; i < n; i++) printf(" %s %.9g", names[i], values[i]);
+            putchar('\n');
+        }
+    }
+    Meta meta = {calls, steps, o->seed};
+    return ok && (!o->save || checkpoint_save(t, o->save, &meta, e));
+}
+
 static bool run_all(Team *t, const MoeFunc *f, const Options *o, Error *e) {
     void **args = xcalloc((size_t)f->nargs, sizeof *args);
     bool ok = true;
     for (int i = 0; ok && i < f->nargs; i++) ok = (args[i] = input_read(f, &f->args[i], o, e)) != NULL;
-    Call call = {f, (const void *const *)args, (uint32_t)o->seed, 0, o->steps > 0 ? o->steps : 1};
-    ok = ok && call_run(t, &call, e);
+    ok = ok && run_steps(t, f, o, (const void *const *)args, e);
     if (ok && mkdir(o->out, 0777) != 0 && errno != EEXIST) ok = error_set(e, "%s: %s", o->out, strerror(errno));
     for (int i = 0; ok && i < f->nresults; i++) ok = output_write(t, f, i, o->out, e);
     for (int i = 0; i < f->nargs; i++) free(args[i]);
@@ -99,24 +119,24 @@ static bool run_all(Team *t, const MoeFunc *f, const Options *o, Error *e) {
     return ok;
 }
 
-static const MoeFunc *run_func(const MoeProgram *p, const char *name, Error *e) {
-    const MoeFunc *f = name ? func_find(p, name, false) : NULL;
+static const MoeFunc *run_func(const MoeProgram *p, const Options *o, Error *e) {
+    const MoeFunc *f = o->entry ? func_find(p, o->entry, o->train) : NULL;
     if (f) return f;
     char list[400] = "";
     for (int i = 0, n = 0; i < p->nfuncs && n < 300; i++)
-        if (!p->funcs[i].train)
+        if (p->funcs[i].train == o->train)
             n += snprintf(list + n, sizeof list - (size_t)n, "%s%.80s", n ? ", " : "", p->funcs[i].name);
-    return error_set(e, name ? "no function is called '%s'; there are: %s" : "run needs a function's name%s: %s",
-                     name ? name : "", list),
-           NULL;
+    const char *kind = o->train ? "training function" : "function";
+    if (!o->entry) return error_set(e, "run needs the name of a %s: %s", kind, list), NULL;
+    return error_set(e, "no %s is called '%s'; there are: %s", kind, o->entry, list), NULL;
 }
 
 int command_run(const MoeProgram *p, const Options *o) {
     Error e = {0};
     Team *t = NULL;
-    const MoeFunc *f = run_func(p, o->entry, &e);
+    const MoeFunc *f = run_func(p, o, &e);
     bool ok = f && inputs_known(f, o, &e) && (o->out || error_set(&e, "run needs --out DIR")) &&
-              (t = command_team(p, o, &e)) && run_all(t, f, o, &e);
+              (!o->save || checkpoint_probe(o->save, &e)) && (t = command_team(p, o, &e)) && run_all(t, f, o, &e);
     team_free(t);
     return ok ? 0 : command_error(&e);
 }

@@ -147,6 +147,10 @@ static int cores_of(hwloc_topology_t topo) {
 static bool arenas_map(Team *t, Error *e) {
     size_t huge = 2u << 20, bytes = (t->arena_bytes + huge - 1) / huge * huge;
     t->arena_bytes = bytes ? bytes : huge;
+    size_t have = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (t->arena_bytes > have / (size_t)t->devices)
+        return error_set(e, "%d devices need %zu MB each; this machine has %zu MB", t->devices, t->arena_bytes >> 20,
+                         have >> 20);
     for (int d = 0; d < t->devices; d++) {
         char *at =
             mmap(NULL, t->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

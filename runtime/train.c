@@ -11,7 +11,7 @@
 
 #include "host.h"
 
-enum { DEFAULT_STEPS = 1000, MAX_METRICS = 64 };
+enum { DEFAULT_STEPS = 1000 };
 
 /* ---- signals --------------------------------------------------------------------------------------------------- */
 
@@ -51,17 +51,6 @@ static bool text_func_check(const MoeFunc *f, Error *e) {
     return error_set(e, "'%s' cannot be fed text: it must take one i32 argument [B, S+1]; use `run`", f->name);
 }
 
-/* Results as named means; at most MAX_METRICS. */
-static int results_read(Team *t, const MoeFunc *f, const char **names, double *values) {
-    int n = f->nresults < MAX_METRICS ? f->nresults : MAX_METRICS;
-    for (int i = 0; i < n; i++) {
-        names[i] = i == 0 ? "loss" : f->results[i].name;
-        values[i] = call_mean(t, f, i);
-        if (isnan(values[i])) values[i] = NAN; /* without a sign */
-    }
-    return n;
-}
-
 /* ---- train ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Run {
@@ -82,7 +71,7 @@ static bool step_do(Run *r, double seconds_left, Error *e) {
     if (!call_run(r->team, &call, e)) return false;
     const char *names[MAX_METRICS];
     double values[MAX_METRICS];
-    int n = results_read(r->team, r->f, names, values);
+    int n = call_means(r->team, r->f, names, values);
     r->meta.step++;
     progress_step(&r->progress, r->meta.step, r->meta.steps, seconds_left, rows * (width - 1), n, names, values);
     if (isfinite(values[0])) return true;
@@ -107,6 +96,7 @@ static bool run_loop(Run *r, const Options *o, Error *e) {
 static bool run_begin(Run *r, const MoeProgram *p, const Options *o, Error *e) {
     if (!(r->f = train_func(p, o->entry, e)) || !text_func_check(r->f, e)) return false;
     if (!o->data) return error_set(e, "train needs --data FILE");
+    if (o->weights && o->resume) return error_set(e, "--weights and --resume exclude each other");
     if (!text_open(o->data, &r->text, e) || (o->save && !checkpoint_probe(o->save, e))) return false;
     if (!(r->team = command_team(p, o, e))) return false;
     r->meta = (Meta){0, DEFAULT_STEPS, o->seed};
@@ -150,7 +140,7 @@ static bool eval_loop(Team *t, const MoeFunc *f, const Text *text, Error *e) {
         Call call = {f, args, 0, 0, 1};
         ok = call_run(t, &call, e);
         if (!ok) break;
-        n = results_read(t, f, names, values);
+        n = call_means(t, f, names, values);
         for (int i = 0; i < n; i++) sums[i] += values[i];
     }
     free(batch);

@@ -9,10 +9,6 @@
 
 #include "host.h"
 
-static bool wanted(const MoeVar *v, unsigned which) {
-    return which & (v->state ? VARS_states : VARS_params);
-}
-
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 typedef struct Load {
@@ -107,7 +103,7 @@ static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned
     list->at = xcalloc((size_t)n, sizeof *list->at);
     for (int i = 0; i < p->nvars; i++) {
         const MoeVar *v = &p->vars[i];
-        for (int64_t s = 0; wanted(v, which) && s < var_slices(v); s++) {
+        for (int64_t s = 0; (which & var_kind(v)) && s < var_slices(v); s++) {
             char *name = var_slice_name(v, v->from ? v->from : v->t.name, s);
             StTensor *t = st_find(f, name);
             bool ok =
@@ -164,7 +160,7 @@ bool vars_save(Team *t, const char *path, unsigned which, Error *e) {
     StOut *out = xcalloc((size_t)most, sizeof *out);
     for (int i = 0; i < p->nvars; i++) {
         const MoeVar *v = &p->vars[i];
-        for (int64_t s = 0; wanted(v, which) && s < var_slices(v); s++) {
+        for (int64_t s = 0; (which & var_kind(v)) && s < var_slices(v); s++) {
             StOut *o = &out[n++];
             *o = (StOut){var_slice_name(v, v->from ? v->from : v->t.name, s), v->t.dtype, .tag = (void *)(uintptr_t)v,
                          .index = s};

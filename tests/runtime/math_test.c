@@ -16,7 +16,9 @@ typedef double (*Exact)(double);
 WRAP(exp)
 WRAP(log)
 WRAP(log1p)
-WRAP(sqrt) WRAP(rsqrt) WRAP(sin) WRAP(cos) WRAP(tanh) WRAP(sigmoid) WRAP(erf) WRAP(floor)
+WRAP(sqrt)
+WRAP(rsqrt)
+WRAP(sin) WRAP(cos) WRAP(tanh) WRAP(sigmoid) WRAP(erf) WRAP(floor)
 
     static double exact_rsqrt(double x) {
     return 1 / sqrt(x);

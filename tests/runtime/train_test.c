@@ -167,18 +167,34 @@ static void expect_resume(const char *message) {
     copy_checkpoint();
 }
 
+/* meta.json with one text replaced by another of the same place. */
+static void meta_edit(const char *from, const char *to) {
+    char text[600], edited[700];
+    slurp("ck/meta.json", text, sizeof text);
+    char *at = strstr(text, from);
+    if (!at) fail_msg("no %s in %s", from, text);
+    snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    spit("bad/meta.json", edited, strlen(edited));
+}
+
+static void flip(const char *path, long at) {
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, at, SEEK_SET);
+    int c = fgetc(f);
+    fseek(f, at, SEEK_SET);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
 static void test_damage(void **state) {
     Options o = options();
     o.steps = 2;
     o.save = "ck";
     assert_int_equal(command(command_train, &o), 0);
     copy_checkpoint();
-    static const char meta[] =
-        "{\"format\": \"moecc checkpoint\", \"version\": %d, \"step\": %s, \"steps\": 40, \"seed\": 3, \"bytes\": [%d, "
-        "%d]}";
-    struct stat a, b;
-    assert_int_equal(stat("ck/model.safetensors", &a) | stat("ck/states.safetensors", &b), 0);
-    char text[400];
+    struct stat a;
+    assert_int_equal(stat("ck/model.safetensors", &a), 0);
 
     unlink("bad/meta.json");
     expect_resume("bad/meta.json: No such file or directory");
@@ -186,23 +202,22 @@ static void test_damage(void **state) {
     expect_resume("bad/meta.json: not a checkpoint's meta.json");
     spit("bad/meta.json", "{\"format\": \"x\"}", 15);
     expect_resume("bad/meta.json: not a checkpoint's meta.json");
-    snprintf(text, sizeof text, meta, 2, "2", (int)a.st_size, (int)b.st_size);
-    spit("bad/meta.json", text, strlen(text));
+    meta_edit("\"version\": 1", "\"version\": 2");
     expect_resume("bad/meta.json: 'version' is missing or out of range");
-    snprintf(text, sizeof text, meta, 1, "-1", (int)a.st_size, (int)b.st_size);
-    spit("bad/meta.json", text, strlen(text));
+    meta_edit("\"step\": 2", "\"step\": -2");
     expect_resume("bad/meta.json: 'step' is missing or out of range");
-    snprintf(text, sizeof text, meta, 1, "\"2\"", (int)a.st_size, (int)b.st_size);
-    spit("bad/meta.json", text, strlen(text));
+    meta_edit("\"step\": 2", "\"step\": \"2\"");
     expect_resume("bad/meta.json: 'step' is missing or out of range");
-    snprintf(text, sizeof text, meta, 1, "2", (int)a.st_size, (int)b.st_size - 1);
-    spit("bad/meta.json", text, strlen(text));
-    expect_resume("bad/states.safetensors: not the file that meta.json was written with");
-
+    meta_edit("\"seed\": 3", "\"seed\": 4294967296");
+    expect_resume("bad/meta.json: 'seed' is missing or out of range");
+    meta_edit("\"states.safetensors\"", "\"states\"");
+    expect_resume("bad/states.safetensors: damaged: not the file that meta.json was written with");
+    flip("bad/model.safetensors", (long)a.st_size / 2);
+    expect_resume("bad/model.safetensors: damaged: not the file that meta.json was written with");
     assert_int_equal(truncate("bad/model.safetensors", a.st_size - 1), 0);
-    expect_resume("bad/model.safetensors: not the file that meta.json was written with");
+    expect_resume("bad/model.safetensors: damaged: not the file that meta.json was written with");
     unlink("bad/states.safetensors");
-    expect_resume("bad/states.safetensors: not the file that meta.json was written with");
+    expect_resume("bad/states.safetensors: No such file or directory");
     o = options();
     o.weights = "bad/model.safetensors";
     assert_int_equal(truncate("bad/model.safetensors", a.st_size - 1), 0);
@@ -340,6 +355,82 @@ static void test_run(void **state) {
     expect_error(command_run, &o, "no function is called 'lose'; there are: loss, decode, prefill");
 }
 
+/* Training steps on given arrays: what `train` does when it draws the same rows every time. */
+static void test_run_train(void **state) {
+    Options o = {.entry = "loss",
+                 .nin = 1,
+                 .in = {"text=text.npy"},
+                 .out = "results",
+                 .seed = 3,
+                 .train = true,
+                 .steps = 3,
+                 .save = "three"};
+    assert_int_equal(command(command_run, &o), 0);
+    double loss[3];
+    assert_int_equal(sscanf(output, "step 1 loss %lf accuracy %*f\nstep 2 loss %lf accuracy %*f\nstep 3 loss %lf",
+                            &loss[0], &loss[1], &loss[2]),
+                     3);
+    assert_true(loss[1] < loss[0] && loss[2] < loss[1]);
+    Error e = {0};
+    Npy a;
+    assert_true(npy_read("results/loss.npy", &a, &e));
+    assert_true(fabs(*(float *)a.at - loss[2]) < 1e-6);
+    free(a.at);
+    o = (Options){.entry = "loss", .nin = 1, .in = {"text=text.npy"}, .out = "results", .weights = "three"};
+    assert_int_equal(command(command_run, &o), 0);
+    assert_true(npy_read("results/loss.npy", &a, &e));
+    assert_true(*(float *)a.at < loss[2]);
+    free(a.at);
+    o.train = true;
+    o.entry = "decode";
+    expect_error(command_run, &o, "no training function is called 'decode'; there are: loss");
+}
+
+/* ---- the command line ------------------------------------------------------------------------------------------- */
+
+static char typed[300];
+
+static int cli(const MoeProgram *p, const Options *o) {
+    (void)o;
+    int argc = 0;
+    char *argv[16];
+    for (char *word = strtok(typed, " "); word && argc < 16; word = strtok(NULL, " ")) argv[argc++] = word;
+    return cli_main(p, argc, argv);
+}
+
+static void expect_cli(const char *line, int code, const char *message) {
+    snprintf(typed, sizeof typed, "%s", line);
+    int rc = command(cli, NULL);
+    const char *said = code ? errors : output;
+    if (rc != code || strncmp(said, message, strlen(message)) != 0)
+        fail_msg("%s: exit %d: %s%s", line, rc, output, errors);
+}
+
+static void test_command_line(void **state) {
+    expect_cli("./m --help", 0, "usage: ./m COMMAND [options]\n");
+    expect_cli("./m train --help", 0, "usage: ./m train [options]\n");
+    expect_cli("./m run --help", 0, "usage: ./m run ENTRY [options]\n");
+    expect_cli("./m info", 0, "bigram.moe\nmesh [data: 2], 2 devices\n131072 parameters");
+    expect_cli("./m trian", 2, "error: unknown command 'trian'; did you mean 'train'?\n");
+    expect_cli("./m zzzzzzzz", 2, "error: unknown command 'zzzzzzzz'\n");
+    expect_cli("./m train --dta x", 2, "error: unknown option '--dta'; did you mean '--data'?\n");
+    expect_cli("./m train --prompt x", 2, "error: unknown option '--prompt'");
+    expect_cli("./m train --steps", 2, "error: a value must follow '--steps'\n");
+    expect_cli("./m train --steps 1.5", 2, "error: --steps: '1.5' is not an integer in range\n");
+    expect_cli("./m train --steps 0", 2, "error: --steps: '0' is not an integer in range\n");
+    expect_cli("./m train --steps 0x10", 2, "error: --steps: '0x10' is not an integer in range\n");
+    expect_cli("./m train --steps 99999999999", 2, "error: --steps: '99999999999' is not an integer in range\n");
+    expect_cli("./m train --time 5d", 2, "error: --time: '5d' is not a time like 60s, 5m, 2h\n");
+    expect_cli("./m train --time=-1s", 2, "error: --time: '-1s' is not a time like 60s, 5m, 2h\n");
+    expect_cli("./m generate --temperature nan", 2, "error: --temperature: 'nan' is not a number in range\n");
+    expect_cli("./m generate word", 2, "error: unexpected argument 'word'\n");
+    expect_cli("./m run loss again", 2, "error: unexpected argument 'again'\n");
+    expect_cli("./m run loss --train=yes", 2, "error: no value may follow '--train'\n");
+    expect_cli("./m train --devices 3", 1, "error: compiled for 2 devices; for 3, compile with --mesh data=3\n");
+    expect_cli("./m train --devices=2 --data none", 1, "error: none: No such file or directory\n");
+    expect_cli("./m run loss --in text=text.npy --out results --seed 3 --devices 2", 0, "");
+}
+
 /* SIGTERM: the step under way is finished, the checkpoint written, exit code 75; the run resumes from there. */
 static void test_signal(void **state) {
     fflush(stdout);
@@ -379,7 +470,7 @@ int main(void) {
         cmocka_unit_test(test_signal),  cmocka_unit_test(test_learns),     cmocka_unit_test(test_resumes),
         cmocka_unit_test(test_refuses), cmocka_unit_test(test_damage),     cmocka_unit_test(test_eval),
         cmocka_unit_test(test_weights), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_generate),
-        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_run),     cmocka_unit_test(test_run_train),  cmocka_unit_test(test_command_line),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     snprintf(clean, sizeof clean, "rm -rf %s", dir);
