@@ -188,6 +188,15 @@ static bool eval_word(Lower *lo, const char *name, Loc loc, Val *out) {
     return false;
 }
 
+/* Whether the function assigns it somewhere: in a branch not taken, inside a loop, or further down. */
+static bool assigned_elsewhere(Lower *lo, const char *name) {
+    NameList names = {0};
+    if (lo->call->fn != NULL) stmt_assigned(lo, lo->call->fn->node->at[FN_BODY], &names);
+    for (int i = 0; i < names.n; i++)
+        if (names.at[i] == name) return true;
+    return false;
+}
+
 static Val unknown_name(Lower *lo, const char *name, Loc loc) {
     VEC(const char *) names = {0};
     const char *builtins[128];
@@ -198,6 +207,8 @@ static Val unknown_name(Lower *lo, const char *name, Loc loc) {
         for (int k = 0; k < u->imports.at[i]->decls.n; k++) vec_push(lo->a, names, u->imports.at[i]->decls.at[k]->name);
     int n = builtin_names(builtins, 128);
     for (int i = 0; i < n; i++) vec_push(lo->a, names, builtins[i]);
+    if (assigned_elsewhere(lo, name))
+        return fail(lo, loc, "`%s` has no value here: it gets one only further down, in a loop, or in a branch that is not taken", name);
     return fail(lo, loc, "nothing is called `%s` here%s", name, suggest(lo, name, names.n, names.at));
 }
 
