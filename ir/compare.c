@@ -25,7 +25,9 @@ struct Compare {
     VEC(Record *) records;
 };
 
-enum { DEFAULT_INDICES = 16, DEFAULT_CALLS = 2 };
+/* ERROR_GROWTH: an optimizer divides a gradient by its own size, so what a call rounds off is that much larger in the
+ * next one. */
+enum { DEFAULT_INDICES = 16, DEFAULT_CALLS = 2, ERROR_GROWTH = 1000 };
 
 Compare *compare_new(Arena *a, const CompareOptions *opt) {
     Compare *c = NEW(a, Compare);
@@ -105,7 +107,8 @@ static Record *record_find(const Compare *c, const Func *f) {
 /* ---- differences --------------------------------------------------------------------------------------------------
  */
 
-static const char *compare_tensor(const Compare *c, const char *what, const Tensor *was, const Tensor *is) {
+/* `call`: how many calls came before. */
+static const char *compare_tensor(const Compare *c, const char *what, int call, const Tensor *was, const Tensor *is) {
     if (!type_same_shape(&was->type, &is->type)) return arena_printf(c->arena, "%s has another type", what);
     double largest = 0, worst = -1;
     int64_t at = 0, n = type_elements(&was->type);
@@ -117,7 +120,7 @@ static const char *compare_tensor(const Compare *c, const char *what, const Tens
         if (isnan(gap)) gap = (double)INFINITY;
         if (gap > worst) worst = gap, at = i;
     }
-    if (worst <= c->opt.tolerance * largest) return NULL;
+    if (worst <= c->opt.tolerance * pow(ERROR_GROWTH, call) * largest) return NULL;
     return arena_printf(c->arena,
                         "%s differs: element %lld is %.17g and was %.17g, off by %.3g where the largest value is %.3g",
                         what, (long long)at, is->at[at], was->at[at], worst, largest);
@@ -125,17 +128,18 @@ static const char *compare_tensor(const Compare *c, const char *what, const Tens
 
 static const char *compare_records(const Compare *c, const Func *f, const Record *was, const Record *is) {
     if (was->results.n != is->results.n) return arena_printf(c->arena, "%s: another number of results", f->name);
+    int n = f->body->results.n;
     for (int k = 0; k < is->results.n; k++) {
-        const char *result = f->result_names.at[k % f->body->results.n];
-        const char *what = arena_printf(c->arena, "%s: call %d: result '%s'", f->name, 1 + k / f->body->results.n, result);
-        const char *wrong = compare_tensor(c, what, &was->results.at[k], &is->results.at[k]);
+        const char *what =
+            arena_printf(c->arena, "%s: call %d: result '%s'", f->name, 1 + k / n, f->result_names.at[k % n]);
+        const char *wrong = compare_tensor(c, what, k / n, &was->results.at[k], &is->results.at[k]);
         if (wrong != NULL) return wrong;
     }
     for (int i = 0; i < is->vars.n; i++)
         for (int k = 0; k < was->vars.n; k++) {
             if (strcmp(was->paths.at[k], is->paths.at[i]) != 0) continue;
             const char *what = arena_printf(c->arena, "%s: variable '%s'", f->name, is->paths.at[i]);
-            const char *wrong = compare_tensor(c, what, &was->vars.at[k], &is->vars.at[i]);
+            const char *wrong = compare_tensor(c, what, c->opt.calls - 1, &was->vars.at[k], &is->vars.at[i]);
             if (wrong != NULL) return wrong;
         }
     return NULL;

@@ -20,7 +20,7 @@ typedef enum CompareInputs {
 typedef struct CompareOptions {
     EvalOptions eval;
     CompareInputs inputs;
-    double tolerance; /* of the largest magnitude in a result; 0: equal to the bit */
+    double tolerance; /* of the largest magnitude in a result, more from call to call; 0: equal to the bit */
     int64_t indices;  /* i32 arguments lie in [0, indices); 0: 16 */
     int calls;        /* of a function that writes variables, each with the next step number; 0: 2 */
 } CompareOptions;
