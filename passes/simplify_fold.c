@@ -1,9 +1,11 @@
 /* simplify_fold.c: element-wise ops on constants.
  *
  * A program must not depend on what the compiler evaluates, so only what has one right answer is folded: sums, products
- * and comparisons (a double holds the exact sum or product of floats closely enough that rounding it to float is the
- * float operation: Figueroa 1995), integers that wrap, logic. exp and its like are left to the target's own functions.
- * Results that are not finite are left too. Cost: constant. */
+ * and comparisons, integers that wrap, logic; exp and its like are left to the target's own functions. A constant is a
+ * double that is rounded to its element type where it is used, so one operation on floats has the bits of the float
+ * operation (Figueroa 1995), and a chain of them is closer to the real numbers. What f32 and f64 disagree on, such as a
+ * comparison of numbers that only f64 can tell apart, is left to run time, and so is what is not finite.
+ * Cost: constant. */
 #include <math.h>
 
 #include "simplify.h"
@@ -64,15 +66,20 @@ static const struct {
 #undef FOLD
 };
 
+/* Whether f32 arithmetic gives `x` too, up to its rounding. */
+static bool agrees(double x, double in_f32) {
+    return isfinite(in_f32) && fabs(x - in_f32) <= 1e-6 * fabs(x);
+}
+
 /* `t` is the operands' type (of `where`: of its last two). */
 bool simplify_fold(Op op, DType t, const double *in, double *result) {
     if (folds[op].real == NULL) return false;
     if (t == DT_i32 || t == DT_bool) {
         *result = folds[op].integer(in[0], in[1], in[2]);
-    } else if (t == DT_f32) {
-        *result = (double)(float)folds[op].real((double)(float)in[0], (double)(float)in[1], (double)(float)in[2]);
-    } else {
-        return false; /* the rounding of short floats is the target's */
+        return isfinite(*result);
     }
-    return isfinite(*result);
+    if (t != DT_f32) return false; /* the rounding of shorter floats is the target's */
+    *result = folds[op].real(in[0], in[1], in[2]);
+    double in_f32 = folds[op].real((double)(float)in[0], (double)(float)in[1], (double)(float)in[2]);
+    return isfinite(*result) && agrees(*result, (double)(float)in_f32);
 }

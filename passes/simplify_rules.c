@@ -195,20 +195,21 @@ static bool widens(DType from, DType to) {
     return from == to || from == DT_bool || (to == DT_f32 && (from == DT_bf16 || from == DT_f16));
 }
 
+/* The conversion of a number, where f32 and f64 agree on it. */
+static bool cast_number(double *value, DType to) {
+    double x = *value, in_f32 = (double)(float)x;
+    if (to == DT_bool) *value = x != 0;
+    if (to == DT_i32) *value = trunc(x);
+    return to == DT_bool ? (in_f32 != 0) == (x != 0) : to != DT_i32 || (fabs(x) < INT32_MAX && trunc(in_f32) == *value);
+}
+
 static Value *rule_cast(Simplify *s, Inst *inst) {
     Value *x = inst->in[0], *inner = under(x, OP_cast);
     DType to = inst->at.dtype;
     double value;
     if (x->type.dtype == to) return x;
-    if (simplify_const(x, &value) && (x->type.dtype == DT_f32 || !is_float(x))) {
-        /* What the operand really holds, then the conversion. */
-        if (is_float(x)) value = (double)(float)value;
-        if (to == DT_i32) value = trunc(value);
-        if (to == DT_bool) value = value != 0;
-        if (to == DT_i32 && !(fabs(value) < INT32_MAX)) return NULL;
-        if (to == DT_f32) value = (double)(float)value;
+    if (simplify_const(x, &value) && (x->type.dtype == DT_f32 || !is_float(x)) && cast_number(&value, to))
         return simplify_number(s, &inst->out[0]->type, value);
-    }
     if (inner != NULL && widens(inner->type.dtype, x->type.dtype)) return build_cast(&s->b, inner, to);
     return NULL;
 }
