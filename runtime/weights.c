@@ -45,7 +45,7 @@ static bool is_float(int dtype) {
 static void run_load(void *ctx, int64_t local, int64_t global, int64_t n) {
     LoadRun *l = ctx;
     int64_t es = dtype_size(l->dtype);
-    if (!is_float(l->dtype)) {
+    if (!is_float((int)l->dtype)) {
         memcpy(l->to + local * es, l->from->at + global * es, (size_t)(n * es));
         return;
     }
