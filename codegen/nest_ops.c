@@ -284,6 +284,13 @@ static const struct FoldText *fold_find(const char *kind) {
     diag_bug("no fold is called %s", kind);
 }
 
+/* A fused region may have loops that are not this fold's. */
+static bool removes(const Inst *fold, Label label) {
+    bool has = false;
+    for (int k = 0; k < fold->nin; k++) has |= type_find(&fold->in[k]->type, label) >= 0;
+    return has && type_find(&fold->out[0]->type, label) < 0;
+}
+
 /* Folds node x over the loops that type `out` lacks: over the columns in a register, over the rest in memory. */
 static void fold_node(NestBuild *b, const Inst *i, int x, const char *kind) {
     const struct FoldText *f = fold_find(kind);
@@ -296,8 +303,10 @@ static void fold_node(NestBuild *b, const Inst *i, int x, const char *kind) {
         x = nest_add(b, n);
     }
     bool rest = false;
-    for (int l = 0; l < b->n->nloop; l++)
-        rest |= !(b->n->folds && b->n->loop[l].column) && type_find(out, b->n->loop[l].label) < 0;
+    for (int l = 0; l < b->n->nloop; l++) {
+        bool in_register = b->n->folds && b->n->loop[l].column;
+        rest |= !in_register && b->n->loop[l].size > 1 && removes(i, b->n->loop[l].label);
+    }
     const Value *result = nest_result(b, i->out[0]);
     if (!rest || result == NULL) {
         nest_define(b, i->out[0], x);
