@@ -98,20 +98,22 @@ static int usage(const char *why, const char *what) {
     return EXIT_USAGE;
 }
 
-/* Options of the table; false when `arg` is none of them. */
-static bool table_option(Options *o, const char *arg) {
+/* An option of the table, `--name`, `--name=value` or `--name value`; false when it is none of them. */
+static bool table_option(Options *o, int argc, char **argv, int *i) {
+    const char *arg = argv[*i];
     size_t n = strcspn(arg, "=");
-    for (int i = 0; i < OPTION_ROWS; i++) {
-        const OptRow *r = &option_rows[i];
-        bool has = arg[n] == '=';
+    const char *value = arg[n] == '=' ? arg + n + 1 : NULL;
+    for (int k = 0; k < OPTION_ROWS; k++) {
+        const OptRow *r = &option_rows[k];
         if (strlen(r->name) != n || strncmp(arg, r->name, n) != 0) continue;
-        if (has != (r->kind == OPT_VALUE) && r->kind != OPT_MAYBE) return false;
         char *field = (char *)o + r->field;
-        if (r->kind == OPT_FLAG)
+        if (r->kind == OPT_FLAG) {
             *(bool *)field = true;
-        else
-            *(const char **)field = has ? arg + n + 1 : "text";
-        return true;
+            return value == NULL;
+        }
+        if (value == NULL) value = r->kind == OPT_MAYBE ? "text" : *i + 1 < argc ? argv[++*i] : NULL;
+        *(const char **)field = value;
+        return value != NULL;
     }
     return false;
 }
@@ -132,7 +134,8 @@ static int parse_options(Options *o, int argc, char **argv) {
             if (def == NULL || strchr(def, '=') == NULL) return usage("expected NAME=VALUE after", "-D");
             vec_push(arena, o->defs, def);
         } else if (arg[0] == '-' && arg[1] != '\0') {
-            if (!table_option(o, arg)) return usage("unknown option, or one with a missing or unwanted value,", arg);
+            if (!table_option(o, argc, argv, &i))
+                return usage("unknown option, or one with a missing or unwanted value,", arg);
         } else if (strcmp(arg, "check") == 0 && o->input == NULL && strcmp(o->command, "compile") == 0) {
             o->command = "check";
         } else if (o->input != NULL) {
