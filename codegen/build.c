@@ -24,6 +24,15 @@ extern char **environ;
 
 enum { MAX_ARGS = 64 };
 
+/* A moecc built with a sanitizer builds programs with it: the runtime beside it needs that. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZE "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+#elif defined(__SANITIZE_THREAD__)
+#define SANITIZE "-O1", "-g", "-fsanitize=thread",
+#else
+#define SANITIZE
+#endif
+
 /* The files of the build that runs now, for the signal handler. */
 static char work_dir[PATH_MAX], c_file[PATH_MAX], log_file[PATH_MAX], temp_out[PATH_MAX];
 
@@ -53,7 +62,7 @@ static void restore_signals(const struct sigaction *old) {
     for (int i = 0; i < CAUGHT; i++) sigaction(caught[i], &old[i], NULL);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------- */
 
 static bool failed(const char *what, const char *path) {
     diag_error((Loc){0}, "cannot %s %s: %s", what, path, strerror(errno));
@@ -94,7 +103,7 @@ bool codegen_write_file(const char *path, const char *text) {
     return false;
 }
 
-/* ---- the runtime -------------------------------------------------------------------------------------------------- */
+/* ---- the runtime --------------------------------------------------------------------------------------------- */
 
 typedef struct Runtime {
     char include[PATH_MAX + 16], lib[PATH_MAX + 32];
@@ -127,7 +136,7 @@ static bool runtime_find(Runtime *r) {
     return false;
 }
 
-/* ---- the command -------------------------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------------------- */
 
 typedef struct Command {
     const char *at[MAX_ARGS];
@@ -198,12 +207,14 @@ static void command_fill(Command *c, const BuildOptions *opt, const Runtime *r) 
     const char *cc = opt->cc != NULL ? opt->cc : getenv("CC");
     snprintf(march, sizeof march, "-march=%s", opt->march != NULL ? opt->march : "native");
     add(c, cc != NULL && *cc != '\0' ? cc : "cc");
-    const char *const flags[] = {"-std=c11", "-O3", march, "-fwrapv", "-fno-math-errno", "-fno-trapping-math",
-                                 "-ffp-contract=off", "-fopenmp-simd", "-w", "-pthread", "-I"};
+    const char *const flags[] = {
+        "-std=c11",          "-O3",           march, "-fwrapv",  "-fno-math-errno", "-fno-trapping-math",
+        "-ffp-contract=off", "-fopenmp-simd", "-w",  "-pthread", SANITIZE "-I"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) add(c, flags[i]);
     add(c, r->include);
     if (opt->debug) add(c, "-g");
-    const char *const tail[] = {"-o", temp_out, c_file, r->lib, "-ldnnl", "-lhwloc", "-ljansson", "-lm"};
+    const char *const tail[] = {"-o",     temp_out,  c_file,      r->lib, "-Wl,--as-needed",
+                                "-ldnnl", "-lhwloc", "-ljansson", "-lm"};
     for (size_t i = 0; i < sizeof tail / sizeof *tail; i++) add(c, tail[i]);
     c->at[c->n] = NULL;
 }
