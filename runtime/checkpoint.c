@@ -73,7 +73,7 @@ bool checkpoint_probe(const char *dir, Error *e) {
     return ok;
 }
 
-/* ---- saving ---------------------------------------------------------------------------------------------------- */
+/* ---- saving ------------------------------------------------------------------------------------------------- */
 
 /* Hash of a file in hex; false when it cannot be read. */
 static bool file_hash(const char *dir, const char *name, char *hex, Error *e) {
@@ -139,7 +139,7 @@ bool checkpoint_save(Team *t, const char *where, const Meta *m, Error *e) {
     return ok;
 }
 
-/* ---- loading --------------------------------------------------------------------------------------------------- */
+/* ---- loading ------------------------------------------------------------------------------------------------ */
 
 static bool meta_field(const char *path, json_t *root, const char *name, int64_t low, int64_t high, int64_t *out,
                        Error *e) {

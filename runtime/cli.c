@@ -7,7 +7,7 @@
 
 #include "host.h"
 
-/* ---- tables ---------------------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------------------------- */
 
 enum { INFO = 1, TRAIN = 2, EVAL = 4, GENERATE = 8, RUN = 16, ALL = 31 };
 
@@ -61,7 +61,7 @@ static const struct Option {
 };
 enum { NOPTIONS = sizeof options / sizeof *options };
 
-/* ---- help and suggestions -------------------------------------------------------------------------------------- */
+/* ---- help and suggestions ----------------------------------------------------------------------------------- */
 
 static void help_options(unsigned mask) {
     for (int i = 0; i < NOPTIONS; i++)
@@ -132,7 +132,7 @@ static const char *nearest_command(const char *word) {
     return best;
 }
 
-/* ---- parsing --------------------------------------------------------------------------------------------------- */
+/* ---- parsing ------------------------------------------------------------------------------------------------ */
 
 static bool number_read(const char *text, bool whole, const char *units, double *out) {
     char *end;

@@ -40,8 +40,7 @@ struct CollPlan {
     Move move;
 };
 
-/* ---- plans ----------------------------------------------------------------------------------------------------------
- */
+/* ---- plans -------------------------------------------------------------------------------------------------- */
 
 static int64_t product(const int64_t *at, int n) {
     int64_t p = 1;
@@ -161,8 +160,7 @@ void coll_plans_free(const MoeProgram *p, CollPlan *c) {
     free(c);
 }
 
-/* ---- folds ----------------------------------------------------------------------------------------------------------
- */
+/* ---- folds -------------------------------------------------------------------------------------------------- */
 
 /* out = fold of x[0..members), n elements, members in order. The chunk stays in the first-level cache. */
 typedef void (*FoldFn)(void *out, const void *const *x, int members, int64_t n);
@@ -233,8 +231,7 @@ static const FoldFn folds[][3] = {
     [MOE_bool] = {[MOE_sum] = fold_bool_max, [MOE_max] = fold_bool_max, [MOE_min] = fold_bool_min},
 };
 
-/* ---- reading --------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------------------ */
 
 typedef struct Call {
     Worker *w;

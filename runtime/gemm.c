@@ -21,7 +21,7 @@
 
 enum { MAX_BATCH = 4, VECTOR = 2, TINY = 512, LANES = 16, PACK_WORK = 1 << 14 };
 
-/* ---- normal form ----------------------------------------------------------------------------------------------- */
+/* ---- normal form -------------------------------------------------------------------------------------------- */
 
 static void swap64(int64_t *a, int64_t *b) {
     int64_t t = *a;
@@ -111,7 +111,7 @@ static void gemm_normal(GemmSlot *s) {
     if (g->k == 1) g->a_k = g->a_m == 1 ? g->m : 1, g->b_k = g->b_n == 1 ? g->n : 1;
 }
 
-/* ---- division among workers ------------------------------------------------------------------------------------ */
+/* ---- division among workers --------------------------------------------------------------------------------- */
 
 static double balance(int64_t n, int64_t grain, int workers) {
     int64_t blocks = (n + grain - 1) / grain, most = (blocks + workers - 1) / workers;
@@ -138,7 +138,7 @@ static void gemm_divide(GemmSlot *s, const MoeWorker *w) {
     s->at[2] = lo * (best < MAX_BATCH ? g->c_batch[best] : best == MAX_BATCH ? g->c_m : g->c_n);
 }
 
-/* ---- own loops ------------------------------------------------------------------------------------------------- */
+/* ---- own loops ---------------------------------------------------------------------------------------------- */
 
 /* Rows of c stay in the cache while k runs outside; the inner loop vectorizes when b_n and c_n are 1. */
 static void matrix_axpys(const MoeGemm *g, const float *a, const float *b, float *c) {
@@ -203,7 +203,7 @@ static void run_dots(Worker *w, GemmSlot *s, const float *a, const float *b, flo
     gemm_each(&s->g, matrix_dots, a, b, c);
 }
 
-/* ---- the call -------------------------------------------------------------------------------------------------- */
+/* ---- the call ----------------------------------------------------------------------------------------------- */
 
 void gemm_choose(Worker *w, GemmSlot *s) {
     const MoeGemm *g = &s->g;

@@ -70,20 +70,27 @@ static void put_byte(int byte, bool tty) {
     fflush(stdout);
 }
 
-static bool gen_text(Gen *g, const Options *o, Error *e) {
+static bool gen_text(const MoeProgram *p, Gen *g, const Options *o, Error *e) {
     const char *prompt = o->prompt && *o->prompt ? o->prompt : "\n";
     int64_t n = (int64_t)strlen(prompt);
     bool tty = isatty(STDOUT_FILENO);
+    int64_t room = p->generate_positions - n, max_tokens = o->max_tokens < room ? o->max_tokens : room;
+    if (room < 0)
+        return error_set(e, "the prompt has %lld tokens, and the program keeps %lld positions", (long long)n,
+                         (long long)p->generate_positions);
     if (!gen_prompt(g, (const unsigned char *)prompt, n, e)) return false;
     for (int64_t i = 0; i < n; i++) put_byte((unsigned char)prompt[i], tty);
     int usable = g->vocabulary < 256 ? g->vocabulary : 256;
-    for (int64_t i = 0; i < o->max_tokens && !signals_seen(); i++) {
+    for (int64_t i = 0; i < max_tokens && !signals_seen(); i++) {
         unsigned char next =
             (unsigned char)sample_next(g->logits, usable, o->temperature, o->top_k, (uint32_t)o->seed, n + i);
         put_byte(next, tty);
-        if (i + 1 < o->max_tokens && !gen_feed(g, g->decode, &next, 1, n + i, e)) return false;
+        if (i + 1 < max_tokens && !gen_feed(g, g->decode, &next, 1, n + i, e)) return false;
     }
     putchar('\n');
+    if (max_tokens < o->max_tokens)
+        fprintf(stderr, "stopped at %lld positions, which is what the program keeps\n",
+                (long long)p->generate_positions);
     return true;
 }
 
@@ -99,7 +106,7 @@ int command_generate(const MoeProgram *p, const Options *o) {
     if (ok) {
         g.vocabulary = (int)g.decode->results[0].size[2];
         g.logits = xcalloc((size_t)g.vocabulary, sizeof *g.logits);
-        ok = gen_text(&g, o, &e);
+        ok = gen_text(p, &g, o, &e);
     }
     free(g.logits);
     team_free(g.team);

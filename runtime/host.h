@@ -5,8 +5,7 @@
 
 #include "rt.h"
 
-/* ---- files (file.c) -------------------------------------------------------------------------------------------------
- */
+/* ---- files (file.c) ----------------------------------------------------------------------------------------- */
 
 /* A regular file, mapped read-only; an empty one has at NULL. */
 typedef struct Mapped {
@@ -29,7 +28,7 @@ bool newfile_commit(NewFile *n, Error *e); /* frees; on an error the temporary f
 void newfile_abandon(NewFile *n);
 bool dir_sync(const char *path, Error *e); /* a directory's entries are on the disk */
 
-/* ---- npy (npy.c) ----------------------------------------------------------------------------------------------- */
+/* ---- npy (npy.c) -------------------------------------------------------------------------------------------- */
 
 /* An array of a .npy file: f32, i32 or bool; f64 is rounded to f32. Row-major. */
 typedef struct Npy {
@@ -43,7 +42,7 @@ typedef struct Npy {
 bool npy_read(const char *path, Npy *a, Error *e);
 bool npy_write(const char *path, MoeDType t, int rank, const int64_t *shape, const void *at, Error *e);
 
-/* ---- safetensors (safetensors.c) ------------------------------------------------------------------------------- */
+/* ---- safetensors (safetensors.c) ---------------------------------------------------------------------------- */
 
 enum { ST_MAX_RANK = 32 };
 
@@ -85,8 +84,7 @@ typedef struct StOut {
 typedef void (*StFill)(void *ctx, const StOut *t, void *buffer);
 bool st_write(const char *path, int n, StOut *t, StFill fill, void *ctx, Error *e);
 
-/* ---- variables (init.c, weights.c, checkpoint.c) --------------------------------------------------------------------
- */
+/* ---- variables (init.c, weights.c, checkpoint.c) ------------------------------------------------------------ */
 
 enum { VARS_params = 1, VARS_states = 2 };
 
@@ -114,7 +112,7 @@ bool checkpoint_load(Team *t, const char *dir, Meta *m, Error *e);
 /* A file, or a checkpoint's directory (its states too, where it has them). */
 bool weights_load(Team *t, const char *path, Error *e);
 
-/* ---- text (text.c) --------------------------------------------------------------------------------------------- */
+/* ---- text (text.c) ------------------------------------------------------------------------------------------ */
 
 /* Bytes as tokens. The last 5 % are held out. */
 typedef struct Text {
@@ -130,7 +128,7 @@ bool text_train(const Text *t, uint32_t seed, int64_t step, int64_t rows, int64_
 int64_t text_windows(const Text *t, int64_t width);
 void text_eval(const Text *t, int64_t first, int64_t rows, int64_t width, int32_t *out);
 
-/* ---- commands (cli.c and one file each) ------------------------------------------------------------------------ */
+/* ---- commands (cli.c and one file each) --------------------------------------------------------------------- */
 
 enum { EXIT_user = 1, EXIT_usage = 2, EXIT_stopped = 75, MAX_INPUTS = 64, MAX_METRICS = 64 };
 
@@ -178,7 +176,7 @@ float *floats_of(const MoeTensor *t, void *values); /* frees values, returns f32
 void signals_watch(void);
 bool signals_seen(void);
 
-/* ---- progress (progress.c) ------------------------------------------------------------------------------------- */
+/* ---- progress (progress.c) ---------------------------------------------------------------------------------- */
 
 typedef struct Progress {
     bool tty, color;
@@ -192,7 +190,7 @@ void progress_step(Progress *p, int64_t step, int64_t steps, double seconds_left
                    const char *const *names, const double *values);
 void progress_end(Progress *p);
 
-/* ---- sampling (sample.c) --------------------------------------------------------------------------------------- */
+/* ---- sampling (sample.c) ------------------------------------------------------------------------------------ */
 
 /* Index drawn from softmax(logits / temperature) among the top_k largest (0: all); temperature 0: the largest. */
 int sample_next(const float *logits, int n, double temperature, int64_t top_k, uint32_t seed, int64_t position);

@@ -30,8 +30,7 @@
 #define MOE_FMA(a, b, c) ((float)((double)(a) * (double)(b) + (double)(c)))
 #endif
 
-/* ---- bits ---------------------------------------------------------------------------------------------------------
- */
+/* ---- bits --------------------------------------------------------------------------------------------------- */
 
 MOE_FN uint32_t moe_bits(float x) {
     union {
@@ -91,8 +90,7 @@ MOE_FN uint16_t moe_to_f16(float x) {
     return (uint16_t)(h | sign);
 }
 
-/* ---- roots --------------------------------------------------------------------------------------------------------
- */
+/* ---- roots -------------------------------------------------------------------------------------------------- */
 
 MOE_FN float moe_sqrt(float x) {
     return __builtin_sqrtf(x);
@@ -104,8 +102,7 @@ MOE_FN float moe_floor(float x) {
     return __builtin_floorf(x);
 }
 
-/* ---- exponential and logarithm ------------------------------------------------------------------------------------
- */
+/* ---- exponential and logarithm ------------------------------------------------------------------------------ */
 
 /* e^x = 2^n e^r with |r| <= ln 2 / 2. 2^n is applied in two factors, so results may be subnormal or infinite. */
 MOE_FN float moe_exp(float x) {
@@ -201,8 +198,7 @@ MOE_FN float moe_pow(float a, float b) {
     return b == 0.0f || a == 1.0f ? 1.0f : y;
 }
 
-/* ---- trigonometry -------------------------------------------------------------------------------------------------
- */
+/* ---- trigonometry ------------------------------------------------------------------------------------------- */
 
 /* sin of r + quarter * pi / 2 for |r| <= pi / 4. */
 MOE_FN float moe_sin_part(float r, uint32_t quarter) {
@@ -244,8 +240,7 @@ MOE_FN float moe_cos_turn(float u) {
     return moe_sin_part(r, (moe_bits(z) + 1u) & 3u);
 }
 
-/* ---- activations --------------------------------------------------------------------------------------------------
- */
+/* ---- activations -------------------------------------------------------------------------------------------- */
 
 MOE_FN float moe_tanh(float x) {
     float a = moe_abs(x), z = x * x;
@@ -285,8 +280,7 @@ MOE_FN float moe_erf(float x) {
     return a < 0.927734375f ? small : (x == x ? large : x);
 }
 
-/* ---- quotients: i32 floors, wraps, and by 0 gives 0; f32 is IEEE, its remainder has the sign of b -------------------
- */
+/* ---- quotients: i32 floors, wraps, and by 0 gives 0; f32 is IEEE, its remainder has the sign of b ----------- */
 
 MOE_FN float moe_div_f(float a, float b) {
     return a / b;
@@ -338,8 +332,7 @@ MOE_FN int32_t MOE_MOD(int32_t a, int32_t b) {
 #define MOE_MOD(a, b) _Generic((a) + (b), float : moe_mod_f, default : moe_mod_i)(a, b)
 #endif
 
-/* ---- random numbers -------------------------------------------------------------------------------------------------
- */
+/* ---- random numbers ----------------------------------------------------------------------------------------- */
 
 typedef struct MoePhilox {
     uint32_t x0, x1, x2, x3;

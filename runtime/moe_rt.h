@@ -114,6 +114,7 @@ typedef struct MoeProgram {
     const MoeColl *colls;
     int64_t vars_bytes;                             /* variables lie in [0, vars_bytes) */
     const char *generate_decode, *generate_prefill; /* functions of `generate with`, NULL: none */
+    int64_t generate_positions;                     /* that the caches hold */
 } MoeProgram;
 
 extern const MoeProgram moe_program;

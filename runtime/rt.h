@@ -15,8 +15,7 @@
 
 #include "moe_rt.h"
 
-/* ---- errors ---------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------------------------- */
 
 typedef struct Error {
     char text[512]; /* "" while all is well */
@@ -30,8 +29,7 @@ void *xmalloc(size_t bytes);
 void *xcalloc(size_t n, size_t size);
 char *xformat(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- the team (team.c) ----------------------------------------------------------------------------------------------
- */
+/* ---- the team (team.c) -------------------------------------------------------------------------------------- */
 
 /* A number that only grows and that threads may wait for. Comparisons are modulo 2^32. */
 typedef struct Gate {
@@ -106,8 +104,7 @@ void gate_open(Gate *g, uint32_t value);
 void meeting_arrive(Worker *w, Meeting *m, uint32_t round);
 void chaos_delay(Worker *w, unsigned place);
 
-/* ---- shapes (layout.c) ----------------------------------------------------------------------------------------------
- */
+/* ---- shapes (layout.c) -------------------------------------------------------------------------------------- */
 
 int dtype_size(MoeDType t);
 const char *dtype_text(MoeDType t);
@@ -131,7 +128,7 @@ void tensor_runs(const MoeProgram *p, const MoeTensor *t, int device, RunFn fn, 
 void tensor_put(const Team *team, const MoeTensor *t, int device, const void *global);
 void tensor_get(const Team *team, const MoeTensor *t, int device, void *global);
 
-/* ---- collectives, matrix products ------------------------------------------------------------------------------ */
+/* ---- collectives, matrix products --------------------------------------------------------------------------- */
 
 CollPlan *coll_plans(const MoeProgram *p, Error *e);
 void coll_plans_free(const MoeProgram *p, CollPlan *c);

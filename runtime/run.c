@@ -7,7 +7,7 @@
 
 #include "host.h"
 
-/* ---- arguments ------------------------------------------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------------------------------------------- */
 
 static const char *input_path(const Options *o, const char *name) {
     size_t n = strlen(name);
@@ -63,7 +63,7 @@ static void *input_read(const MoeFunc *f, const MoeTensor *t, const Options *o, 
     return NULL;
 }
 
-/* ---- results --------------------------------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------------------------------------------ */
 
 /* A result's name may be a path ("block.0/load"); a file's may not. */
 static char *output_path(const char *dir, const char *name) {
@@ -85,7 +85,7 @@ static bool output_write(Team *t, const MoeFunc *f, int i, const char *dir, Erro
     return ok;
 }
 
-/* ---- commands -------------------------------------------------------------------------------------------------- */
+/* ---- commands ----------------------------------------------------------------------------------------------- */
 
 /* A training function is called --steps times on the same arguments; each call is a line. */
 static bool run_steps(Team *t, const MoeFunc *f, const Options *o, const void *const *args, Error *e) {

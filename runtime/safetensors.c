@@ -28,7 +28,7 @@ static const struct {
     {"F6_E3M2", 6, -1},   {"F4", 4, -1},
 };
 
-/* ---- reading --------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------ */
 
 static bool tokens_check(const char *path, const char *at, size_t n, Error *e) {
     bool in_string = false;
@@ -219,7 +219,7 @@ void st_close(StFile *f) {
     *f = (StFile){0};
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------ */
 
 /* Larger elements first, so that every tensor is aligned; then by name, so that equal contents are equal files. */
 static int by_size(const void *a, const void *b) {

@@ -2,7 +2,8 @@
  *
  * A device is a team of max(1, cores / devices) workers, so that one device uses the whole machine and eight on two
  * cores do not fight. Threads are bound to cores, neighbours in one device, only while they fit. Waiting is a short
- * spin (the other side is usually within a microsecond), then a futex.
+ * spin, or some yields of the core where threads share it, then a futex. Measured for a small all_reduce: 0.8 us
+ * between 2 devices on 2 cores; 9 us between 4, where a futex at once takes 45.
  *
  * A Gate is a counter with one writer at a time. The waiter announces itself before it looks at the value for the last
  * time, and the writer stores the value before it looks for waiters, both sequentially consistent: one of the two sees
@@ -17,6 +18,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -26,19 +28,32 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SPIN_FIT = 2000, SPIN_CROWDED = 20, RECHECK_NS = 100 * 1000 * 1000 };
+enum { SPINS = 2000, YIELDS = 20, RECHECK_NS = 100 * 1000 * 1000 };
 
-/* ---- gates ----------------------------------------------------------------------------------------------------------
- */
+/* ---- gates -------------------------------------------------------------------------------------------------- */
 
 static bool gate_reached(Gate *g, uint32_t target) {
     return (int32_t)(atomic_load_explicit(&g->value, memory_order_acquire) - target) >= 0;
 }
 
-static void cpu_relax(void) {
+/* With a core for each thread, the other side runs: look again soon. Else it may need this core: give it away. */
+typedef enum Patience { PATIENCE_none, PATIENCE_spin, PATIENCE_yield } Patience;
+
+static Patience patience_of(const Team *t) {
+    return t->fits ? PATIENCE_spin : PATIENCE_yield;
+}
+
+static bool gate_spin(Gate *g, uint32_t target, Patience how) {
+    int tries = how == PATIENCE_spin ? SPINS : how == PATIENCE_yield ? YIELDS : 0;
+    for (int i = 0; i < tries; i++) {
+        if (gate_reached(g, target)) return true;
+        if (how == PATIENCE_yield) sched_yield();
 #if defined(__x86_64__)
-    __builtin_ia32_pause();
+        else
+            __builtin_ia32_pause();
 #endif
+    }
+    return false;
 }
 
 static void futex_wait(_Atomic uint32_t *at, uint32_t seen) {
@@ -47,11 +62,8 @@ static void futex_wait(_Atomic uint32_t *at, uint32_t seen) {
 }
 
 /* False: the team failed before the gate opened. */
-static bool gate_sleep(Gate *g, uint32_t target, int spin, _Atomic bool *failed) {
-    for (int i = 0; i < spin; i++) {
-        if (gate_reached(g, target)) return true;
-        cpu_relax();
-    }
+static bool gate_sleep(Gate *g, uint32_t target, Patience how, _Atomic bool *failed) {
+    if (gate_spin(g, target, how)) return true;
     atomic_fetch_add(&g->waiters, 1);
     for (;;) {
         uint32_t seen = atomic_load(&g->value);
@@ -64,7 +76,7 @@ static bool gate_sleep(Gate *g, uint32_t target, int spin, _Atomic bool *failed)
 
 void gate_wait(Worker *w, Gate *g, uint32_t target) {
     if (gate_reached(g, target)) return;
-    if (!gate_sleep(g, target, w->team->fits ? SPIN_FIT : SPIN_CROWDED, &w->team->failed)) longjmp(w->on_fail, 1);
+    if (!gate_sleep(g, target, patience_of(w->team), &w->team->failed)) longjmp(w->on_fail, 1);
 }
 
 void gate_open(Gate *g, uint32_t value) {
@@ -85,7 +97,7 @@ void moe_barrier(MoeWorker *pub) {
     gate_wait(w, &w->dev->barrier.gate, w->rounds);
 }
 
-/* ---- failure and chaos ----------------------------------------------------------------------------------------- */
+/* ---- failure and chaos -------------------------------------------------------------------------------------- */
 
 void worker_fail(Worker *w, const char *fmt, ...) {
     if (!atomic_exchange(&w->team->failed, true)) {
@@ -107,7 +119,7 @@ void chaos_delay(Worker *w, unsigned place) {
     nanosleep(&pause, NULL);
 }
 
-/* ---- threads --------------------------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------------------------ */
 
 /* The workers' loop: sleep at `start`, run the job, report at `finished`. */
 static void *worker_main(void *arg) {
@@ -120,7 +132,7 @@ static void *worker_main(void *arg) {
         if (core) hwloc_set_cpubind(topo, core->cpuset, HWLOC_CPUBIND_THREAD); /* a wish, not a need */
     }
     for (uint32_t round = 1;; round++) {
-        gate_sleep(&t->start, round, t->fits ? SPIN_FIT : SPIN_CROWDED, NULL);
+        gate_sleep(&t->start, round, patience_of(t), NULL);
         if (atomic_load(&t->stop)) return NULL;
         if (!setjmp(w->on_fail)) t->job(w, t->ctx);
         if (atomic_fetch_sub(&t->running, 1) == 1) gate_open(&t->finished, round);
@@ -134,7 +146,7 @@ bool team_run(Team *t, Job job, void *ctx) {
     t->ctx = ctx;
     atomic_store(&t->running, (uint32_t)(t->devices * t->workers));
     gate_open(&t->start, round);
-    gate_sleep(&t->finished, round, 0, NULL);
+    gate_sleep(&t->finished, round, PATIENCE_none, NULL);
     return !atomic_load(&t->failed);
 }
 

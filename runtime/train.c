@@ -13,7 +13,7 @@
 
 enum { DEFAULT_STEPS = 1000 };
 
-/* ---- signals --------------------------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------------------------------ */
 
 static volatile sig_atomic_t signalled;
 
@@ -31,7 +31,7 @@ bool signals_seen(void) {
     return signalled != 0;
 }
 
-/* ---- the function ---------------------------------------------------------------------------------------------- */
+/* ---- the function ------------------------------------------------------------------------------------------- */
 
 static const MoeFunc *train_func(const MoeProgram *p, const char *name, Error *e) {
     const MoeFunc *f = NULL;
@@ -51,7 +51,7 @@ static bool text_func_check(const MoeFunc *f, Error *e) {
     return error_set(e, "'%s' cannot be fed text: it must take one i32 argument [B, S+1]; use `run`", f->name);
 }
 
-/* ---- train ----------------------------------------------------------------------------------------------------- */
+/* ---- train -------------------------------------------------------------------------------------------------- */
 
 typedef struct Run {
     const MoeFunc *f;
@@ -120,7 +120,7 @@ int command_train(const MoeProgram *p, const Options *o) {
     return EXIT_stopped;
 }
 
-/* ---- eval ------------------------------------------------------------------------------------------------------ */
+/* ---- eval --------------------------------------------------------------------------------------------------- */
 
 static bool eval_loop(Team *t, const MoeFunc *f, const Text *text, Error *e) {
     int64_t rows = f->args[0].size[0], width = f->args[0].size[1], windows = text_windows(text, width);

@@ -9,7 +9,7 @@
 
 #include "host.h"
 
-/* ---- reading --------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------ */
 
 typedef struct Load {
     const MoeVar *var;
@@ -130,7 +130,7 @@ bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Er
     return ok;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------ */
 
 /* The device is the first of those that hold the same block: 0 along every mesh axis that the tensor does not use. */
 static bool holds_first(const MoeProgram *p, const MoeTensor *t, int device) {

@@ -13,7 +13,7 @@
 #include "host.h"
 #include "rt_test.h"
 
-/* ---- helpers --------------------------------------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------------------------------------------ */
 
 static char output[1 << 16], errors[1 << 12];
 
@@ -74,7 +74,7 @@ static void make_text(void) {
     spit("text", text, n);
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------- */
+/* ---- training ----------------------------------------------------------------------------------------------- */
 
 static void test_learns(void **state) {
     Options o = options();
@@ -153,7 +153,7 @@ static void test_refuses(void **state) {
     expect_error(command_eval, &o, "eval needs --weights PATH");
 }
 
-/* ---- damaged checkpoints --------------------------------------------------------------------------------------- */
+/* ---- damaged checkpoints ------------------------------------------------------------------------------------ */
 
 static void copy_checkpoint(void) {
     assert_int_equal(system("rm -rf bad && cp -r ck bad"), 0);
@@ -224,7 +224,7 @@ static void test_damage(void **state) {
     expect_error(command_eval, &o, "bad/model.safetensors: truncated: 1 bytes of data are missing");
 }
 
-/* ---- weights that do not fit ----------------------------------------------------------------------------------- */
+/* ---- weights that do not fit -------------------------------------------------------------------------------- */
 
 static void fill_tag(void *ctx, const StOut *t, void *buffer) {
     float x = t->index ? NAN : 0.5f;
@@ -288,7 +288,7 @@ static void test_not_finite(void **state) {
     assert_int_equal(access("never", F_OK), -1);
 }
 
-/* ---- eval, generate, run --------------------------------------------------------------------------------------- */
+/* ---- eval, generate, run ------------------------------------------------------------------------------------ */
 
 static void test_eval(void **state) {
     Options o = options();
@@ -386,7 +386,7 @@ static void test_run_train(void **state) {
     expect_error(command_run, &o, "no training function is called 'decode'; there are: loss");
 }
 
-/* ---- the command line ------------------------------------------------------------------------------------------- */
+/* ---- the command line --------------------------------------------------------------------------------------- */
 
 static char typed[300];
 
