@@ -88,6 +88,20 @@ static int64_t vars_bytes(const Module *m) {
     return (end + 63) / 64 * 64;
 }
 
+static void least_updated(Inst *inst, void *least) {
+    if (inst->op != OP_update) return;
+    int64_t n = inst->out[0]->type.dim[type_find(&inst->out[0]->type, inst->at.label)].size;
+    if (n < *(int64_t *)least) *(int64_t *)least = n;
+}
+
+/* Positions that every cache of the decoding function can hold: the shortest axis that it writes into; MAX_DIM: it has
+ * none. Beyond it an update writes nothing, and a model would silently forget. */
+static int64_t generate_positions(const Module *m) {
+    int64_t least = MAX_DIM;
+    block_walk(module_func(m, m->generate_decode, FUNC_entry)->body, least_updated, &least);
+    return least;
+}
+
 static void add_program(const Emit *e, Str *s) {
     const Module *m = e->m;
     str_add(s, "const MoeProgram moe_program = {\n    .abi = MOE_ABI,\n    .source = ");
@@ -112,7 +126,7 @@ static void add_program(const Emit *e, Str *s) {
         add_quoted(s, m->generate_decode);
         str_add(s, ",\n    .generate_prefill = ");
         add_quoted(s, m->generate_prefill);
-        str_add(s, ",\n");
+        str_addf(s, ",\n    .generate_positions = %lld,\n", (long long)generate_positions(m));
     }
     str_add(s, "};\n");
 }
