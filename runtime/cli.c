@@ -41,6 +41,7 @@ static const struct Option {
     {"--steps", "N", OPTION_int, AT(steps), TRAIN | RUN, 1, INT32_MAX, "optimizer steps, also for schedules (1000)"},
     {"--time", "60s", OPTION_time, AT(seconds), TRAIN, 0, 0,
      "stop after this time (s, m, h), if --steps does not come first"},
+    {"--stop-at", "N", OPTION_int, AT(stop_at), TRAIN, 1, INT32_MAX, "stop after step N; schedules keep --steps"},
     {"--save", "DIR", OPTION_word, AT(save), TRAIN | RUN, 0, 0, "checkpoint at the end, and when stopped by a signal"},
     {"--save-every", "N", OPTION_int, AT(save_every), TRAIN, 1, INT32_MAX, "checkpoint every N steps too"},
     {"--resume", "DIR", OPTION_word, AT(resume), TRAIN, 0, 0, "continue from a checkpoint, on any number of devices"},

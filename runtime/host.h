@@ -137,7 +137,7 @@ typedef struct Options {
     const char *in[MAX_INPUTS]; /* name=x.npy */
     int nin;
     bool train; /* run: a training function */
-    int64_t devices, workers, steps, seed, max_tokens, top_k, save_every;
+    int64_t devices, workers, steps, seed, max_tokens, top_k, save_every, stop_at;
     double seconds, temperature;
 } Options;
 

@@ -81,9 +81,10 @@ static bool step_do(Run *r, double seconds_left, Error *e) {
 
 static bool run_loop(Run *r, const Options *o, Error *e) {
     double end = o->seconds > 0 ? clock_seconds() + o->seconds : INFINITY;
+    int64_t last = o->stop_at > 0 && o->stop_at < r->meta.steps ? o->stop_at : r->meta.steps;
     progress_begin(&r->progress, r->meta.step);
     bool ok = true;
-    while (ok && r->meta.step < r->meta.steps && !signals_seen() && clock_seconds() < end) {
+    while (ok && r->meta.step < last && !signals_seen() && clock_seconds() < end) {
         ok = step_do(r, end - clock_seconds(), e);
         if (ok && o->save && o->save_every && r->meta.step % o->save_every == 0)
             ok = checkpoint_save(r->team, o->save, &r->meta, e);

@@ -34,7 +34,7 @@ demo: deps-build
 	bible -f gen1:1-rev22:21 > $(BUILD)/bible.txt
 	$(BUILD)/moecc examples/gshard_lm.moe -o $(BUILD)/lm
 	rm -rf $(BUILD)/lm.ckpt
-	$(BUILD)/lm train --data $(BUILD)/bible.txt --time=$(DEMO_SECONDS)s --steps 100000 --save $(BUILD)/lm.ckpt
+	$(BUILD)/lm train --data $(BUILD)/bible.txt --time=$(DEMO_SECONDS)s --steps 1500 --save $(BUILD)/lm.ckpt
 	$(BUILD)/lm eval --data $(BUILD)/bible.txt --weights $(BUILD)/lm.ckpt
 	$(BUILD)/lm generate --weights $(BUILD)/lm.ckpt --prompt "And God said" --temperature 0.7 --max-tokens 300
 
