@@ -189,6 +189,7 @@ const MoeProgram moe_program = {
     .colls = colls,
     .vars_bytes = AT_vars,
     .generate_decode = "decode",
+    .generate_positions = 64,
     .generate_prefill = "prefill",
 };
 

@@ -19,7 +19,8 @@ WRAP(log1p)
 WRAP(sqrt)
 WRAP(rsqrt)
 WRAP(sin)
-WRAP(cos) WRAP(tanh) WRAP(sigmoid) WRAP(erf) WRAP(floor)
+WRAP(cos)
+WRAP(tanh) WRAP(sigmoid) WRAP(erf) WRAP(floor)
 
     static double exact_rsqrt(double x) {
     return 1 / sqrt(x);

@@ -306,8 +306,9 @@ static void test_generate(void **state) {
     o.weights = "whole";
     o.prompt = "a prompt that is longer than one chunk of prefill: exp";
     o.temperature = 0;
+    o.max_tokens = 8;
     assert_int_equal(command(command_generate, &o), 0);
-    assert_int_equal(strlen(output), strlen(o.prompt) + 20 + 1);
+    assert_int_equal(strlen(output), strlen(o.prompt) + 8 + 1);
     assert_memory_equal(output, o.prompt, strlen(o.prompt));
     char first[sizeof output];
     strcpy(first, output);
@@ -317,6 +318,12 @@ static void test_generate(void **state) {
     strcpy(first, output);
     assert_int_equal(command(command_generate, &o), 0);
     assert_string_equal(output, first);
+    o.max_tokens = 11; /* the caches hold 64 */
+    assert_int_equal(command(command_generate, &o), 0);
+    assert_int_equal(strlen(output), 64 + 1);
+    assert_string_equal(errors, "stopped at 64 positions, which is what the program keeps\n");
+    o.prompt = "a prompt that is longer than what the program keeps: it has 65 to";
+    expect_error(command_generate, &o, "the prompt has 65 tokens, and the program keeps 64 positions");
     o.prompt = NULL;
     o.max_tokens = 1;
     assert_int_equal(command(command_generate, &o), 0);
