@@ -1,5 +1,5 @@
-/* samples.h: a random instance of every op of ops.def, for the table loops: random shapes over four labels, operands and
- * wanted results in random shardings. One sample function for each name in the table's shape column: a new one does
+/* samples.h: a random instance of every op of ops.def, for the table loops: random shapes over four labels, operands
+ * and wanted results in random shardings. One sample function for each name in the table's shape column: a new one does
  * not compile without.
  *
  * With `program` set, operands are drawn from the results so far, so the ops form a random program. */
@@ -112,11 +112,8 @@ static void sample_where(Sample *s) {
 static void sample_cast(Sample *s) {
     build(s, 1, (Value *[]){any_arg(s, DT_f32)}, (Attrs){.dtype = DT_i32});
 }
-static void sample_annotate(Sample *s) {
-    result(s, any_arg(s, DT_f32));
-}
 
-/* Of this shape only stop_gradient exists before the collectives. */
+/* Of this shape annotate and stop_gradient exist before the collectives. */
 static void sample_same(Sample *s) {
     build(s, 1, (Value *[]){any_arg(s, DT_f32)}, (Attrs){0});
 }

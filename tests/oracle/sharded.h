@@ -17,12 +17,12 @@
 
 static uint64_t rng_state;
 
-static void rng_seed(uint64_t seed) {
+static inline void rng_seed(uint64_t seed) {
     rng_state = seed * 0x9e3779b97f4a7c15u + 1;
 }
 
 /* 0 .. n-1 (xorshift64*) */
-static int rng(int n) {
+static inline int rng(int n) {
     rng_state ^= rng_state >> 12;
     rng_state ^= rng_state << 25;
     rng_state ^= rng_state >> 27;
@@ -30,7 +30,7 @@ static int rng(int n) {
 }
 
 /* 2 to 8 devices on one to three axes. */
-static Mesh random_mesh(void) {
+static inline Mesh random_mesh(void) {
     static const int shape[][3] = {{2, 1, 1}, {3, 1, 1}, {4, 1, 1}, {2, 2, 1}, {2, 3, 1}, {2, 4, 1},
                                    {4, 2, 1}, {2, 2, 2}, {8, 1, 1}, {6, 1, 1}, {3, 2, 1}};
     static const char *const name[] = {"x", "y", "z"};
@@ -44,7 +44,7 @@ static Mesh random_mesh(void) {
 }
 
 /* Each mesh axis that `allowed` has goes to a random dim that it divides, or to none, in random order. */
-static void random_sharding(const Mesh *m, Type *t, unsigned allowed) {
+static inline void random_sharding(const Mesh *m, Type *t, unsigned allowed) {
     for (int d = 0; d < t->rank; d++) t->dim[d].axes.n = 0;
     int order[MAX_AXES];
     for (int i = 0; i < m->n; i++) {
@@ -61,18 +61,18 @@ static void random_sharding(const Mesh *m, Type *t, unsigned allowed) {
 }
 
 /* Small integers, so that sums are exact in any order. */
-static Tensor random_tensor(Arena *a, const Type *t) {
+static inline Tensor random_tensor(Arena *a, const Type *t) {
     Tensor x = tensor_new(a, t);
     for (int64_t i = 0; i < type_elements(t); i++) x.at[i] = t->dtype == DT_bool ? rng(2) : rng(9) - 2;
     return x;
 }
 
-static bool same_bits(double a, double b) {
+static inline bool same_bits(double a, double b) {
     return (a == b && signbit(a) == signbit(b)) || (isnan(a) && isnan(b));
 }
 
 /* Evaluates the one function of two stages of a module on the same arguments; they must agree to the bit. */
-static void assert_same_results(const Module *one, const Module *many, const Tensor *args, bool f64, Arena *a) {
+static inline void assert_same_results(const Module *one, const Module *many, const Tensor *args, bool f64, Arena *a) {
     EvalOptions opt = {.f64 = f64, .seed = 7, .steps = 10};
     const char *error = NULL;
     EvalState s1 = eval_init(one, a, &opt), s2 = eval_init(many, a, &opt);
@@ -91,7 +91,7 @@ static void assert_same_results(const Module *one, const Module *many, const Ten
                          module_print(many, a, (PrintOptions){0}));
 }
 
-static void run_pass(Module *m, bool (*pass)(Module *, PassCtx *), Phase after) {
+static inline void run_pass(Module *m, bool (*pass)(Module *, PassCtx *), Phase after) {
     PassOptions opt = {0};
     PassCtx ctx = {arena_new(), &opt, NULL};
     pass(m, &ctx);
