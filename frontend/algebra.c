@@ -9,13 +9,16 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-static bool is_narrow(DType t) { return t == DT_bf16 || t == DT_f16; }
+static bool is_narrow(DType t) {
+    return t == DT_bf16 || t == DT_f16;
+}
 
 static Value *to_dtype(Lower *lo, Value *x, DType t, Loc loc) {
     return x == NULL || x->type.dtype == t ? x : emit1(lo, OP_cast, x, &(Attrs){.dtype = t}, loc);
 }
 
-/* ---- einsum -------------------------------------------------------------------------------------------------------------- */
+/* ---- einsum
+ * -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct Einsum {
     Loc loc;
@@ -113,7 +116,8 @@ static bool equation_labels(Lower *lo, const char **at, Loc loc, LabelList *out)
         Ast name = {.kind = AST_name, .loc = loc, .name = intern_n(begin, (size_t)(*at - begin))};
         const Poly *p = expr_label(lo, &name);
         if (p == NULL) return false;
-        if (out->n == MAX_RANK || has(out, p->text)) return fail(lo, loc, "einsum: bad list of labels at %s", begin), false;
+        if (out->n == MAX_RANK || has(out, p->text))
+            return fail(lo, loc, "einsum: bad list of labels at %s", begin), false;
         out->at[out->n++] = p->text;
         for (; **at == ' '; ++*at) continue;
     }
@@ -177,7 +181,8 @@ Val einsum_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return finish_arrow(lo, einsum_build(lo, &s, &result), &spec, to->loc);
 }
 
-/* ---- reductions ------------------------------------------------------------------------------------------------------------- */
+/* ---- reductions
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* max(3, n): of numbers, as for dims. */
 static Val reduce_numbers(Lower *lo, const Builtin *b, const Ast *call, Val first) {
@@ -200,8 +205,7 @@ static bool reduce_over(Lower *lo, const Ast *call, const Value *x, LabelList *o
     LabelList all = type_labels(&x->type);
     *spec = (TypeSpec){0};
     if (first->kind == AST_arrow) {
-        if (first->at[ARROW_TO]->kind != AST_type)
-            return fail(lo, first->loc, "expected `-> [labels]`"), false;
+        if (first->at[ARROW_TO]->kind != AST_type) return fail(lo, first->loc, "expected `-> [labels]`"), false;
         if (!type_eval(lo, first->at[ARROW_TO], type_pack(lo, &all), spec)) return false;
         *over = labels_minus(all, type_labels(&spec->type));
         LabelList keep = type_labels(&spec->type);
@@ -275,7 +279,8 @@ Val reduce_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return finish_arrow(lo, type_permute(lo, x, &order), &spec, e->loc);
 }
 
-/* ---- along one axis ------------------------------------------------------------------------------------------------------------ */
+/* ---- along one axis
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* The axis named by argument i, which the tensor must have. */
 static const Poly *axis_arg(Lower *lo, const Ast *call, int i, const Value *x) {
@@ -341,7 +346,9 @@ Val one_hot_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, b->op, x, &(Attrs){.label = p->text, .size = p->size}, call->loc));
 }
 
-/* ---- concat ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- concat
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 static const Poly *concat_label(Lower *lo, const Ast *e) {
     if (e->kind != AST_named || e->n != 1) {
@@ -369,7 +376,8 @@ Val concat_eval(Lower *lo, const Builtin *b, const Ast *call) {
         Val v = expr_eval(lo, e);
         if (p == NULL || val_is_error(v)) return val_error();
         if (v.kind != VAL_tensor || type_find(&v.t->type, p->text) < 0)
-            return fail(lo, e->loc, "concat: expected a tensor with an axis %s, found %s", p->text, val_describe(lo, v));
+            return fail(lo, e->loc, "concat: expected a tensor with an axis %s, found %s", p->text,
+                        val_describe(lo, v));
         Attrs at = {.label = label_of(lo, total), .start = start, .size = total->size, .to = p->text};
         Value *part = emit1(lo, b->op, v.t, &at, call->loc);
         start += p->size;

@@ -31,19 +31,28 @@ Value *arg_tensor(Lower *lo, const Ast *call, int i) {
     return NULL;
 }
 
-/* ---- element-wise ------------------------------------------------------------------------------------------------------ */
+/* ---- element-wise
+ * ------------------------------------------------------------------------------------------------------ */
 
-static double num_abs(double x) { return fabs(x); }
-static double num_sign(double x) { return (x > 0) - (x < 0); }
-static double num_rsqrt(double x) { return 1 / sqrt(x); }
-static double num_sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double num_abs(double x) {
+    return fabs(x);
+}
+static double num_sign(double x) {
+    return (x > 0) - (x < 0);
+}
+static double num_rsqrt(double x) {
+    return 1 / sqrt(x);
+}
+static double num_sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
 
 static const struct {
     Op op;
     double (*fn)(double);
 } number_functions[] = {
-    {OP_exp, exp},   {OP_log, log},         {OP_log1p, log1p}, {OP_sqrt, sqrt},
-    {OP_sin, sin},   {OP_cos, cos},         {OP_tanh, tanh},   {OP_erf, erf},
+    {OP_exp, exp},     {OP_log, log},       {OP_log1p, log1p},     {OP_sqrt, sqrt},
+    {OP_sin, sin},     {OP_cos, cos},       {OP_tanh, tanh},       {OP_erf, erf},
     {OP_abs, num_abs}, {OP_sign, num_sign}, {OP_rsqrt, num_rsqrt}, {OP_sigmoid, num_sigmoid},
 };
 
@@ -79,7 +88,8 @@ static Val round_eval(Lower *lo, const Builtin *b, const Ast *call) {
         return x.integer ? x : val_int(lo, (int64_t)y);
     }
     if (val_is_error(x)) return x;
-    if (x.kind != VAL_tensor) return fail(lo, call->loc, "`%s` needs a tensor or a number, found %s", b->name, val_describe(lo, x));
+    if (x.kind != VAL_tensor)
+        return fail(lo, call->loc, "`%s` needs a tensor or a number, found %s", b->name, val_describe(lo, x));
     Value *t = up ? emit1(lo, OP_neg, x.t, NULL, call->loc) : x.t;
     t = emit1(lo, OP_floor, t, NULL, call->loc);
     return val_tensor(up ? emit1(lo, OP_neg, t, NULL, call->loc) : t);
@@ -134,7 +144,8 @@ static Val cast_eval(Lower *lo, const Builtin *b, const Ast *call) {
     if (t.kind != VAL_dtype)
         return fail(lo, arg_at(call, 1)->loc, "expected an element type, found %s", val_describe(lo, t));
     if (x.kind == VAL_num || x.kind == VAL_bool) return cast_number(lo, x, t.dtype, call->loc);
-    if (x.kind != VAL_tensor) return fail(lo, e->loc, "only tensors and numbers are cast, found %s", val_describe(lo, x));
+    if (x.kind != VAL_tensor)
+        return fail(lo, e->loc, "only tensors and numbers are cast, found %s", val_describe(lo, x));
     if (x.t->type.dtype == t.dtype) return x;
     return val_tensor(emit1(lo, OP_cast, x.t, &(Attrs){.dtype = t.dtype}, call->loc));
 }
@@ -143,9 +154,11 @@ static Val stop_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, b->op, arg_tensor(lo, call, 0), NULL, call->loc));
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table
+ * ------------------------------------------------------------------------------------------------------------ */
 
-#define UNARY(name, doc) {#name, unary_eval, 1, 1, OP_##name, doc}
+#define UNARY(name, doc) \
+    { #name, unary_eval, 1, 1, OP_##name, doc }
 static const Builtin builtins[] = {
     UNARY(abs, "absolute value"),
     UNARY(sign, "-1, 0 or 1"),
@@ -167,7 +180,8 @@ static const Builtin builtins[] = {
     {"where", where_choose, 3, 3, OP_where, "where(c, a, b): a where c, else b"},
     {"cast", cast_eval, 2, 2, OP_cast, "cast(x, T): x as element type T"},
     {"stop_gradient", stop_eval, 1, 1, OP_stop_gradient, "stop_gradient(x): x, through which no gradient flows"},
-    {"einsum", einsum_eval, 1, -1, OP_einsum, "einsum(a, b -> [M, N]): contraction by labels; or einsum(\"MK,KN->MN\", a, b)"},
+    {"einsum", einsum_eval, 1, -1, OP_einsum,
+     "einsum(a, b -> [M, N]): contraction by labels; or einsum(\"MK,KN->MN\", a, b)"},
     {"sum", reduce_eval, 1, -1, OP_reduce, "sum(x, A, B): over axes; sum(x -> [C]): over all others; sum(x): over all"},
     {"mean", reduce_eval, 1, -1, OP_reduce, "mean(x, A, B), mean(x -> [C]), mean(x)"},
     {"max", reduce_eval, 1, -1, OP_reduce, "max(x, A, B): the largest over axes; of two values: maximum(a, b)"},

@@ -1,20 +1,22 @@
 /* entry.c: an entry of the source as a function of the module.
  *
  * The arguments and results are in the order that the source gives, since a caller outside sees memory. Results are
- * followed by the metrics (unless it is `generate` that runs it); a training step has the entry's results too, and the gradient's norm. States that were
- * assigned are written at the end. `generate` makes a function for each combination of the sizes it lists, with the
- * dims of the file evaluated anew. */
+ * followed by the metrics (unless it is `generate` that runs it); a training step has the entry's results too, and the
+ * gradient's norm. States that were assigned are written at the end. `generate` makes a function for each combination
+ * of the sizes it lists, with the dims of the file evaluated anew. */
 #include <string.h>
 
 #include "lower.h"
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- arguments and results --------------------------------------------------------------------------------------------- */
+/* ---- arguments and results
+ * --------------------------------------------------------------------------------------------- */
 
 static bool entry_arguments(Lower *lo, const Ast *fn) {
     if (fn->at[FN_GENERICS]->n > 0)
-        return fail(lo, fn->at[FN_GENERICS]->loc, "an entry has no generics: its sizes are the dims of the file"), false;
+        return fail(lo, fn->at[FN_GENERICS]->loc, "an entry has no generics: its sizes are the dims of the file"),
+               false;
     for (int i = 0; i < fn->at[FN_ARGS]->n; i++) {
         const Ast *arg = fn->at[FN_ARGS]->at[i];
         TypeSpec spec;
@@ -44,7 +46,10 @@ static bool entry_results(Lower *lo, const Ast *fn, Val v) {
         LabelList order = type_labels(&spec.type);
         Value *x = type_permute(lo, r.t, &order);
         if (x == NULL) return false;
-        add_result(lo, x, result->name != NULL ? result->name : i == 0 ? fn->name : intern_printf("%s.%d", fn->name, i));
+        add_result(lo, x,
+                   result->name != NULL ? result->name
+                   : i == 0             ? fn->name
+                                        : intern_printf("%s.%d", fn->name, i));
     }
     return true;
 }
@@ -56,7 +61,8 @@ static void write_states(Lower *lo) {
     }
 }
 
-/* ---- the function ---------------------------------------------------------------------------------------------------------- */
+/* ---- the function
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static bool lower_in(Lower *lo, Decl *entry, const Ast *train) {
     const Ast *fn = entry->node;
@@ -94,7 +100,8 @@ bool entry_lower(Lower *lo, Decl *entry, const char *name, const Ast *train) {
     return ok;
 }
 
-/* ---- generate ------------------------------------------------------------------------------------------------------------------ */
+/* ---- generate
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* A dim and the sizes to compile. */
 typedef struct Size {

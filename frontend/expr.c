@@ -9,7 +9,8 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- numbers --------------------------------------------------------------------------------------------------------- */
+/* ---- numbers
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* An operator of the language: on numbers, and as an op (swapped, negated) on tensors. */
 typedef struct Operator {
@@ -20,27 +21,53 @@ typedef struct Operator {
     enum { OPERATOR_arith, OPERATOR_compare, OPERATOR_logic } kind;
 } Operator;
 
-static double num_add(double a, double b) { return a + b; }
-static double num_sub(double a, double b) { return a - b; }
-static double num_mul(double a, double b) { return a * b; }
-static double num_div(double a, double b) { return a / b; }
-static double num_mod(double a, double b) { return b == 0 ? 0 : a - b * floor(a / b); }
-static double num_lt(double a, double b) { return a < b; }
-static double num_le(double a, double b) { return a <= b; }
-static double num_gt(double a, double b) { return a > b; }
-static double num_ge(double a, double b) { return a >= b; }
-static double num_eq(double a, double b) { return a == b; }
-static double num_ne(double a, double b) { return a != b; }
-static double num_and(double a, double b) { return a != 0 && b != 0; }
-static double num_or(double a, double b) { return a != 0 || b != 0; }
+static double num_add(double a, double b) {
+    return a + b;
+}
+static double num_sub(double a, double b) {
+    return a - b;
+}
+static double num_mul(double a, double b) {
+    return a * b;
+}
+static double num_div(double a, double b) {
+    return a / b;
+}
+static double num_mod(double a, double b) {
+    return b == 0 ? 0 : a - b * floor(a / b);
+}
+static double num_lt(double a, double b) {
+    return a < b;
+}
+static double num_le(double a, double b) {
+    return a <= b;
+}
+static double num_gt(double a, double b) {
+    return a > b;
+}
+static double num_ge(double a, double b) {
+    return a >= b;
+}
+static double num_eq(double a, double b) {
+    return a == b;
+}
+static double num_ne(double a, double b) {
+    return a != b;
+}
+static double num_and(double a, double b) {
+    return a != 0 && b != 0;
+}
+static double num_or(double a, double b) {
+    return a != 0 || b != 0;
+}
 
 static const Operator operators[] = {
-    {"+", num_add, OP_add, false, false, OPERATOR_arith},  {"-", num_sub, OP_sub, false, false, OPERATOR_arith},
-    {"*", num_mul, OP_mul, false, false, OPERATOR_arith},  {"/", num_div, OP_div, false, false, OPERATOR_arith},
-    {"%", num_mod, OP_mod, false, false, OPERATOR_arith},  {"**", pow, OP_pow, false, false, OPERATOR_arith},
-    {"<", num_lt, OP_lt, false, false, OPERATOR_compare},  {"<=", num_le, OP_le, false, false, OPERATOR_compare},
-    {">", num_gt, OP_lt, true, false, OPERATOR_compare},   {">=", num_ge, OP_le, true, false, OPERATOR_compare},
-    {"==", num_eq, OP_eq, false, false, OPERATOR_compare}, {"!=", num_ne, OP_eq, false, true, OPERATOR_compare},
+    {"+", num_add, OP_add, false, false, OPERATOR_arith},   {"-", num_sub, OP_sub, false, false, OPERATOR_arith},
+    {"*", num_mul, OP_mul, false, false, OPERATOR_arith},   {"/", num_div, OP_div, false, false, OPERATOR_arith},
+    {"%", num_mod, OP_mod, false, false, OPERATOR_arith},   {"**", pow, OP_pow, false, false, OPERATOR_arith},
+    {"<", num_lt, OP_lt, false, false, OPERATOR_compare},   {"<=", num_le, OP_le, false, false, OPERATOR_compare},
+    {">", num_gt, OP_lt, true, false, OPERATOR_compare},    {">=", num_ge, OP_le, true, false, OPERATOR_compare},
+    {"==", num_eq, OP_eq, false, false, OPERATOR_compare},  {"!=", num_ne, OP_eq, false, true, OPERATOR_compare},
     {"and", num_and, OP_and, false, false, OPERATOR_logic}, {"or", num_or, OP_or, false, false, OPERATOR_logic},
 };
 
@@ -50,8 +77,12 @@ static const Operator *operator_find(const char *text) {
     diag_bug("no operator '%s'", text);
 }
 
-static bool is_number(Val v) { return v.kind == VAL_num || v.kind == VAL_bool; }
-static bool is_whole(Val v) { return v.kind == VAL_bool || v.integer; }
+static bool is_number(Val v) {
+    return v.kind == VAL_num || v.kind == VAL_bool;
+}
+static bool is_whole(Val v) {
+    return v.kind == VAL_bool || v.integer;
+}
 
 /* Whether the quotient may be taken: dims divide exactly, except inside ceil() and floor(). */
 static bool check_division(Lower *lo, double a, double b, bool whole, Loc loc) {
@@ -101,7 +132,8 @@ static Val fold(Lower *lo, const Operator *o, Val x, Val y, Loc loc) {
     return (Val){.kind = VAL_num, .integer = true, .num = value, .poly = fold_poly(lo, o, x, y, value)};
 }
 
-/* ---- operators ---------------------------------------------------------------------------------------------------------- */
+/* ---- operators
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* == and != of what is no number: strings, none, element types. */
 static bool fold_equal(const Operator *o, Val x, Val y, Val *out) {
@@ -166,7 +198,8 @@ static Val eval_unary(Lower *lo, const Ast *e) {
     return val_tensor(emit1(lo, OP_neg, val_countable(lo, x.t), NULL, e->loc));
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------------------ */
+/* ---- names
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static Val eval_runtime(Lower *lo, const char *kind, Loc loc) {
     Inst *inst = emit(lo, OP_runtime, 0, NULL, &(Attrs){.kind = intern(kind)}, NULL, loc);
@@ -208,7 +241,9 @@ static Val unknown_name(Lower *lo, const char *name, Loc loc) {
     int n = builtin_names(builtins, 128);
     for (int i = 0; i < n; i++) vec_push(lo->a, names, builtins[i]);
     if (assigned_elsewhere(lo, name))
-        return fail(lo, loc, "`%s` has no value here: it gets one only further down, in a loop, or in a branch that is not taken", name);
+        return fail(
+            lo, loc,
+            "`%s` has no value here: it gets one only further down, in a loop, or in a branch that is not taken", name);
     return fail(lo, loc, "nothing is called `%s` here%s", name, suggest(lo, name, names.n, names.at));
 }
 
@@ -222,14 +257,19 @@ static Val eval_name(Lower *lo, const Ast *e) {
     if (d == NULL) return unknown_name(lo, e->name, e->loc);
     switch (d->node->kind) {
         case AST_param:
-        case AST_state: return scope_global(lo, d);
-        case AST_fn: return fail(lo, e->loc, "`%s` is a function: call it", e->name);
-        case AST_axis: return fail(lo, e->loc, "`%s` is an axis of the mesh, not a value", e->name);
-        default: return decl_value(lo, d, e->loc);
+        case AST_state:
+            return scope_global(lo, d);
+        case AST_fn:
+            return fail(lo, e->loc, "`%s` is a function: call it", e->name);
+        case AST_axis:
+            return fail(lo, e->loc, "`%s` is an axis of the mesh, not a value", e->name);
+        default:
+            return decl_value(lo, d, e->loc);
     }
 }
 
-/* ---- conditions -------------------------------------------------------------------------------------------------------------- */
+/* ---- conditions
+ * -------------------------------------------------------------------------------------------------------------- */
 
 /* A condition that is known, perhaps once for every iteration. */
 static int condition_value(Lower *lo, const Ast *e, Val v) {
@@ -268,7 +308,8 @@ static Val eval_cond(Lower *lo, const Ast *e) {
     return c < 0 ? val_error() : expr_eval(lo, e->at[c ? IF_THEN : IF_ELSE]);
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the rest
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static Val eval_num(Lower *lo, const Ast *e) {
     if (!e->integer) return val_num(e->num);
@@ -302,23 +343,38 @@ static Val eval_scoped(Lower *lo, const Ast *e) {
 Val expr_eval(Lower *lo, const Ast *e) {
     lo->b.loc = e->loc;
     switch (e->kind) {
-        case AST_num: return eval_num(lo, e);
-        case AST_str: return (Val){.kind = VAL_str, .str = e->name};
-        case AST_name: return eval_name(lo, e);
+        case AST_num:
+            return eval_num(lo, e);
+        case AST_str:
+            return (Val){.kind = VAL_str, .str = e->name};
+        case AST_name:
+            return eval_name(lo, e);
         case AST_any:
-            if (!lo->call->has_elem) return fail(lo, e->loc, "`?` has no meaning here: no argument is declared with it");
+            if (!lo->call->has_elem)
+                return fail(lo, e->loc, "`?` has no meaning here: no argument is declared with it");
             return (Val){.kind = VAL_dtype, .dtype = lo->call->elem};
-        case AST_unary: return eval_unary(lo, e);
-        case AST_binary: return eval_binary(lo, e);
-        case AST_cond: return eval_cond(lo, e);
-        case AST_call: return call_eval(lo, e);
-        case AST_index: return index_eval(lo, e);
-        case AST_relabel: return relabel_eval(lo, e);
-        case AST_scoped: return eval_scoped(lo, e);
-        case AST_array: return eval_array(lo, e);
-        case AST_each: return fail(lo, e->loc, "`each` is not supported: write the function with the further axis");
-        case AST_arrow: return fail(lo, e->loc, "`->` belongs in einsum, a reduction, or a collective");
-        default: return fail(lo, e->loc, "this is no value (%s)", ast_kind_name(e->kind));
+        case AST_unary:
+            return eval_unary(lo, e);
+        case AST_binary:
+            return eval_binary(lo, e);
+        case AST_cond:
+            return eval_cond(lo, e);
+        case AST_call:
+            return call_eval(lo, e);
+        case AST_index:
+            return index_eval(lo, e);
+        case AST_relabel:
+            return relabel_eval(lo, e);
+        case AST_scoped:
+            return eval_scoped(lo, e);
+        case AST_array:
+            return eval_array(lo, e);
+        case AST_each:
+            return fail(lo, e->loc, "`each` is not supported: write the function with the further axis");
+        case AST_arrow:
+            return fail(lo, e->loc, "`->` belongs in einsum, a reduction, or a collective");
+        default:
+            return fail(lo, e->loc, "this is no value (%s)", ast_kind_name(e->kind));
     }
 }
 

@@ -7,7 +7,8 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- new tensors ------------------------------------------------------------------------------------------------------------ */
+/* ---- new tensors
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* What a shape argument says: the axes of a tensor, or of a list of dims. */
 static bool shape_arg(Lower *lo, const Ast *call, int i, DimList *dims, DType *like) {
@@ -35,7 +36,9 @@ static bool shape_arg(Lower *lo, const Ast *call, int i, DimList *dims, DType *l
     return true;
 }
 
-static Val made(Inst *inst) { return val_tensor(inst == NULL ? NULL : inst->out[0]); }
+static Val made(Inst *inst) {
+    return val_tensor(inst == NULL ? NULL : inst->out[0]);
+}
 
 Val iota_eval(Lower *lo, const Builtin *b, const Ast *call) {
     const Poly *p = expr_label(lo, arg_at(call, 0));
@@ -49,7 +52,8 @@ Val zeros_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return made(emit(lo, b->op, 0, NULL, &at, NULL, call->loc));
 }
 
-/* ---- random numbers ---------------------------------------------------------------------------------------------------------- */
+/* ---- random numbers
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static uint32_t fnv1a(uint32_t h, const void *bytes, size_t n) {
     const unsigned char *p = bytes;
@@ -110,7 +114,8 @@ Val random_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, OP_cast, x.t, &(Attrs){.dtype = like}, call->loc));
 }
 
-/* ---- where a tensor lies -------------------------------------------------------------------------------------------------------- */
+/* ---- where a tensor lies
+ * -------------------------------------------------------------------------------------------------------- */
 
 static Val annotated(Lower *lo, Value *x, const Type *pins, Loc loc) {
     lo->b.loc = loc;

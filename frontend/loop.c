@@ -35,6 +35,7 @@ typedef struct Loop {
     Plan *plan;
     NameList assigned;
     VEC(CarryType) types;
+    OrdinalList start, most; /* random draws before the loop; and after the iteration that has most */
     int alone;
     bool again; /* a type was found: the attempt is void */
 } Loop;
@@ -46,7 +47,8 @@ typedef struct Carry {
 } Carry;
 typedef VEC(Carry) CarryList;
 
-/* ---- values in frames -------------------------------------------------------------------------------------------------- */
+/* ---- values in frames
+ * -------------------------------------------------------------------------------------------------- */
 
 Value *frame_import(Lower *lo, Frame *f, Value *v) {
     if (f == NULL || v == NULL || v->block == f->body) return v;
@@ -69,7 +71,8 @@ Value *frame_slice(Lower *lo, Frame *f, Value *stacked) {
     return arg;
 }
 
-/* ---- undoing an attempt ---------------------------------------------------------------------------------------------------- */
+/* ---- undoing an attempt
+ * ---------------------------------------------------------------------------------------------------- */
 
 typedef struct FrameMark {
     Frame *frame;
@@ -83,12 +86,22 @@ typedef struct Mark {
     FrameMark *frame;
     Slot *slot;
     Bind *bind;
-    VEC(Ordinal) ordinals;
+    OrdinalList ordinals;
 } Mark;
 
+static void ordinals_set(Lower *lo, OrdinalList *to, const OrdinalList *from) {
+    to->n = 0;
+    for (int i = 0; i < from->n; i++) vec_push(lo->a, *to, from->at[i]);
+}
+
 static Mark mark(Lower *lo) {
-    Mark k = {.last = lo->func->body->last, .vars = lo->m->vars.n, .slots = lo->slots.n, .metrics = lo->metrics.n,
-              .defaults = lo->scope->defaults.n, .binds = lo->call->binds.n, .names = lo->names.n,
+    Mark k = {.last = lo->func->body->last,
+              .vars = lo->m->vars.n,
+              .slots = lo->slots.n,
+              .metrics = lo->metrics.n,
+              .defaults = lo->scope->defaults.n,
+              .binds = lo->call->binds.n,
+              .names = lo->names.n,
               .labels = lo->labels.n};
     for (Frame *f = lo->frame; f != NULL; f = f->outer) k.frames++;
     k.frame = NEW_ARRAY(lo->a, FrameMark, k.frames + 1);
@@ -99,7 +112,7 @@ static Mark mark(Lower *lo) {
     for (i = 0; i < k.slots; i++) k.slot[i] = *lo->slots.at[i];
     k.bind = NEW_ARRAY(lo->a, Bind, k.binds + 1);
     for (i = 0; i < k.binds; i++) k.bind[i] = lo->call->binds.at[i];
-    for (i = 0; i < lo->ordinals.n; i++) vec_push(lo->a, k.ordinals, lo->ordinals.at[i]);
+    ordinals_set(lo, &k.ordinals, &lo->ordinals);
     return k;
 }
 
@@ -126,11 +139,11 @@ static void undo(Lower *lo, const Mark *k) {
     lo->call->binds.n = k->binds;
     for (int i = 0; i < k->binds; i++) lo->call->binds.at[i] = k->bind[i];
     for (int i = 0; i < k->slots; i++) *lo->slots.at[i] = k->slot[i];
-    lo->ordinals.n = k->ordinals.n;
-    for (int i = 0; i < lo->ordinals.n; i++) lo->ordinals.at[i] = k->ordinals.at[i];
+    ordinals_set(lo, &lo->ordinals, &k->ordinals);
 }
 
-/* ---- segments ----------------------------------------------------------------------------------------------------------------- */
+/* ---- segments
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static bool alike(const Loop *l, int64_t i, int64_t k) {
     for (int c = 0; c < l->plan->conditions.n; c++)
@@ -161,18 +174,38 @@ static void note_condition(Lower *lo, Loop *l, const Segment *s, int64_t r) {
     l->again = !lo->restart;
 }
 
-/* ---- one iteration of the source ------------------------------------------------------------------------------------------------- */
+/* ---- random draws
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Draws are numbered alike in each iteration, whose number tells them apart: however the loop is cut, they are the
+ * same. What follows the loop goes on after the iteration with most. */
+static void ordinals_most(Lower *lo, Loop *l) {
+    for (int i = 0; i < lo->ordinals.n; i++) {
+        const Ordinal *o = &lo->ordinals.at[i];
+        int k = 0;
+        while (k < l->most.n && strcmp(l->most.at[k].path, o->path) != 0) k++;
+        if (k == l->most.n) vec_push(lo->a, l->most, *o);
+        if (l->most.at[k].n < o->n) l->most.at[k].n = o->n;
+    }
+}
+
+/* ---- one iteration of the source
+ * ------------------------------------------------------------------------------------------------- */
 
 static void lower_body(Lower *lo, Loop *l, Val index) {
     LoopVar var = {lo->loop, lo->scope, index, l->from + l->n};
     lo->loop = &var;
+    ordinals_set(lo, &lo->ordinals, &l->start);
     call_bind(lo, l->node->name, index, l->node->name_loc);
     stmt_block(lo, l->node->at[FOR_BODY]);
+    ordinals_most(lo, l);
     lo->loop = var.outer;
 }
 
 /* Forgets the names that the body bound anew. */
-static void drop_binds(Lower *lo, int n) { lo->call->binds.n = n; }
+static void drop_binds(Lower *lo, int n) {
+    lo->call->binds.n = n;
+}
 
 static Val varying_index(Lower *lo, const Loop *l, const Segment *s, int64_t r, Frame *f) {
     Varying *v = NEW(lo->a, Varying);
@@ -181,7 +214,8 @@ static Val varying_index(Lower *lo, const Loop *l, const Segment *s, int64_t r, 
     return (Val){.kind = VAL_num, .integer = true, .vec = v};
 }
 
-/* ---- carried values ---------------------------------------------------------------------------------------------------------------- */
+/* ---- carried values
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static CarryType *carry_type(Loop *l, const char *name, int64_t first) {
     for (int i = 0; i < l->types.n; i++)
@@ -189,7 +223,9 @@ static CarryType *carry_type(Loop *l, const char *name, int64_t first) {
     return NULL;
 }
 
-static bool is_carried(Val v) { return v.kind == VAL_tensor || v.kind == VAL_num || v.kind == VAL_bool; }
+static bool is_carried(Val v) {
+    return v.kind == VAL_tensor || v.kind == VAL_num || v.kind == VAL_bool;
+}
 
 /* The value before the loop, in the type that was found for it. */
 static Value *carry_init(Lower *lo, const CarryType *known, Val v, Loc loc) {
@@ -288,7 +324,8 @@ static bool carry_end(Lower *lo, Loop *l, const Segment *s, CarryList *carries, 
     return ok;
 }
 
-/* ---- a rolled segment ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a rolled segment
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /* Everything that goes into the loop, in the order of its operands. */
 typedef struct Parts {
@@ -331,7 +368,8 @@ static bool check_states(Lower *lo, const Frame *f) {
 /* Makes the loop instruction in the enclosing block and hands its results out. */
 static bool build_loop(Lower *lo, Frame *f, const CarryList *carries, int metrics, Loc loc) {
     Attrs at = {.label = f->label, .trip = f->trip};
-    for (int i = metrics; i < lo->metrics.n; i++) lo->metrics.at[i].value = frame_import(lo, f, lo->metrics.at[i].value);
+    for (int i = metrics; i < lo->metrics.n; i++)
+        lo->metrics.at[i].value = frame_import(lo, f, lo->metrics.at[i].value);
     Parts p = collect(lo, f, carries, &at);
     for (int i = 0; i < f->slots.n; i++)
         if (f->slots.at[i]->sliced) vec_push(lo->a, p.results, frame_import(lo, f, f->slots.at[i]->slice));
@@ -415,14 +453,19 @@ static bool lower_alone(Lower *lo, Loop *l, const Segment *s) {
     return lo->split == NULL;
 }
 
-/* ---- the statement --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the statement
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool lower_segments(Lower *lo, Loop *l) {
+    ordinals_set(lo, &l->start, &lo->ordinals);
+    ordinals_set(lo, &l->most, &lo->ordinals);
     for (int64_t at = 0; at < l->n;) {
         Segment s = segment_at(l, at);
         if (!(s.trip == 1 ? lower_alone(lo, l, &s) : lower_rolled(lo, l, &s))) return false;
         at += s.period * s.trip;
     }
+    ordinals_set(lo, &lo->ordinals, &l->most);
     return true;
 }
 

@@ -11,7 +11,8 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- errors --------------------------------------------------------------------------------------------------------------- */
+/* ---- errors
+ * --------------------------------------------------------------------------------------------------------------- */
 
 enum { CHAIN_NOTES = 4 };
 
@@ -19,7 +20,8 @@ enum { CHAIN_NOTES = 4 };
 static void note_chain(const Lower *lo) {
     int n = 0;
     for (const Call *c = lo->call; c != NULL && n < CHAIN_NOTES; c = c->outer)
-        if (c->loc.file != 0 && c->fn != NULL && !c->binding) diag_note(c->loc, "in `%s`, called here", c->fn->name), n++;
+        if (c->loc.file != 0 && c->fn != NULL && !c->binding)
+            diag_note(c->loc, "in `%s`, called here", c->fn->name), n++;
 }
 
 Val fail(Lower *lo, Loc loc, const char *fmt, ...) {
@@ -35,7 +37,8 @@ Val fail(Lower *lo, Loc loc, const char *fmt, ...) {
             return val_error();
     lo->muted = false;
     lo->said.n++;
-    if (lo->said.n > lo->said.cap) vec_grow(lo->a, (void **)&lo->said.at, &lo->said.cap, sizeof *lo->said.at, lo->said.n - 1);
+    if (lo->said.n > lo->said.cap)
+        vec_grow(lo->a, (void **)&lo->said.at, &lo->said.cap, sizeof *lo->said.at, lo->said.n - 1);
     lo->said.at[lo->said.n - 1].loc = loc;
     lo->said.at[lo->said.n - 1].text = arena_strdup(lo->a, text);
     diag_error(loc, "%s", text);
@@ -57,7 +60,8 @@ const char *suggest(Lower *lo, const char *word, int n, const char *const *candi
     return near == NULL ? "" : arena_printf(lo->a, "; did you mean `%s`?", near);
 }
 
-/* ---- instructions ---------------------------------------------------------------------------------------------------------- */
+/* ---- instructions
+ * ---------------------------------------------------------------------------------------------------------- */
 
 Inst *emit(Lower *lo, Op op, int n, Value *const *in, const Attrs *at, Block *body, Loc loc) {
     Value **here = NEW_ARRAY(lo->a, Value *, n + 1);
@@ -89,7 +93,8 @@ Value *emit_const(Lower *lo, DType t, double x, Loc loc) {
     return inst == NULL ? NULL : inst->out[0];
 }
 
-/* ---- labels ------------------------------------------------------------------------------------------------------------------ */
+/* ---- labels
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static bool text_taken(const Lower *lo, const char *text) {
     for (int i = 0; i < lo->names.n; i++)
@@ -126,7 +131,8 @@ Label label_of(Lower *lo, const Poly *p) {
     return p->text;
 }
 
-/* ---- the mesh ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the mesh
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static bool mesh_add(Lower *lo, const char *name, int64_t size, Loc loc) {
     Mesh *m = &lo->m->mesh;
@@ -173,7 +179,8 @@ static bool mesh_option_known(Lower *lo, const Ast *mesh) {
         const char *name = lo->m->mesh.name[i];
         for (int k = 0; k < names.n; k++) known = known || names.at[k] == name;
         if (known) continue;
-        fail(lo, (Loc){0}, "--mesh: the mesh of the file has no axis `%s`%s", name, suggest(lo, name, names.n, names.at));
+        fail(lo, (Loc){0}, "--mesh: the mesh of the file has no axis `%s`%s", name,
+             suggest(lo, name, names.n, names.at));
         note(lo, mesh->loc, "it is declared here");
         return false;
     }
@@ -197,14 +204,16 @@ static bool mesh_build(Lower *lo) {
     for (int i = 0; mesh != NULL && i < mesh->n; i++) {
         const Ast *axis = mesh->at[i];
         int64_t size;
-        if (!val_integer(lo, expr_eval(lo, axis->at[0]), "the size of a mesh axis", axis->at[0]->loc, &size)) return false;
+        if (!val_integer(lo, expr_eval(lo, axis->at[0]), "the size of a mesh axis", axis->at[0]->loc, &size))
+            return false;
         if (option != NULL && mesh_axis(&lo->m->mesh, axis->name) >= 0) continue;
         if (!mesh_add(lo, axis->name, option != NULL ? 1 : size, axis->loc)) return false;
     }
     return true;
 }
 
-/* ---- the module ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the module
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static Decl *entry_find(Lower *lo, const Ast *node) {
     Decl *d = source_find(lo->main, node->name);

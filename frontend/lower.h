@@ -24,11 +24,11 @@
 
 enum {
     MAX_CALL_DEPTH = 64,
-    MAX_ITERATIONS = 1 << 16,    /* of one `for` */
+    MAX_ITERATIONS = 1 << 16,   /* of one `for` */
     MAX_EXPANSIONS = 1 << 18,   /* calls, of one module */
-    MAX_INSTRUCTIONS = 1 << 18,  /* of one module */
-    MAX_INSTANCES = 64,          /* of `generate` */
-    MAX_PERIOD = 8,              /* iterations that one rolled body may hold */
+    MAX_INSTRUCTIONS = 1 << 18, /* of one module */
+    MAX_INSTANCES = 64,         /* of `generate` */
+    MAX_PERIOD = 8,             /* iterations that one rolled body may hold */
 };
 
 /* ---- label expressions (poly.c) ------------------------------------------------------------------------------------
@@ -147,8 +147,8 @@ struct Decl {
     Unit *unit;
     enum { DECL_fresh, DECL_open, DECL_done } state; /* of val; open: being computed */
     Val val;
-    const char *override;                             /* -D text */
-    const Poly *size;                                 /* of a dim, set by `generate` */
+    const char *override;                                     /* -D text */
+    const Poly *size;                                         /* of a dim, set by `generate` */
     enum { OWNS_unknown, OWNS_open, OWNS_no, OWNS_yes } owns; /* fn: whether parameters are made under it */
 };
 
@@ -187,10 +187,10 @@ struct Call {
     Loc loc;      /* of the call */
     bool binding; /* arguments are being bound: errors are the caller's */
     VEC(Bind) binds;
-    bool has_elem;   /* `?` is bound */
+    bool has_elem; /* `?` is bound */
     DType elem;
-    bool has_pack;   /* an argument is declared with `...` */
-    LabelList pack;  /* what that stood for, in all arguments together */
+    bool has_pack;  /* an argument is declared with `...` */
+    LabelList pack; /* what that stood for, in all arguments together */
     bool returned;
     Val result; /* a tuple */
     Loc result_loc;
@@ -375,6 +375,7 @@ typedef struct Ordinal {
     const char *path;
     int64_t n;
 } Ordinal;
+typedef VEC(Ordinal) OrdinalList;
 
 /* The variable of a loop around what is being lowered. */
 typedef struct LoopVar {
@@ -412,7 +413,8 @@ struct Lower {
     VEC(struct {
         Loc loc;
         const char *text;
-    }) said;    /* errors reported */
+    })
+    said;       /* errors reported */
     bool muted; /* the last error had been said: its notes are left out */
 
     /* of the function being lowered */
@@ -426,7 +428,7 @@ struct Lower {
     LoopVar *loop; /* innermost */
     VEC(Slot *) slots;
     VEC(Metric) metrics;
-    VEC(Ordinal) ordinals;
+    OrdinalList ordinals;
     const Var *stack_like; /* an optimizer runs on this parameter: its states are stacked alike */
     const Ast *scoped;     /* the next call is this one's, with its `in "…"` */
     int fractions;         /* inside ceil() or floor(): dims may divide with a remainder */

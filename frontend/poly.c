@@ -148,8 +148,11 @@ const Poly *poly_div(Arena *a, const Poly *x, const Poly *y) {
         exact = term_divide(&x->at[i], &y->at[0], &t) && sum_add(&p, &t);
     }
     if (exact) return finish(a, &p);
-    const char *text = arena_printf(a, "%s/%s", grouped(a, x), y->at[0].n > 1 ? arena_printf(a, "(%s)", y->text) : grouped(a, y));
+    const char *text =
+        arena_printf(a, "%s/%s", grouped(a, x), y->at[0].n > 1 ? arena_printf(a, "(%s)", y->text) : grouped(a, y));
     return strlen(text) > AST_MAX_NAME ? NULL : poly_sym(a, intern(text), x->size / y->size);
 }
 
-bool poly_is_const(const Poly *p) { return p->n == 0 || (p->n == 1 && p->at[0].n == 0); }
+bool poly_is_const(const Poly *p) {
+    return p->n == 0 || (p->n == 1 && p->at[0].n == 0);
+}

@@ -1,9 +1,9 @@
 /* scope.c: paths, and what lives at them: parameters, states, metrics.
  *
  * The path is a variable's identity. In the body of a rolled loop it holds braces ("{}", or "{1:2}" for every other
- * layer from 1 on), and the variable is one tensor with the trip count in front, of which the body sees a slice. A variable is read once, at the start of a function; a
- * state that was assigned is written at its end. The same path from the same declaration is the same variable; from
- * another one it is an error. */
+ * layer from 1 on), and the variable is one tensor with the trip count in front, of which the body sees a slice. A
+ * variable is read once, at the start of a function; a state that was assigned is written at its end. The same path
+ * from the same declaration is the same variable; from another one it is an error. */
 #include <math.h>
 #include <string.h>
 
@@ -11,14 +11,17 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- paths -------------------------------------------------------------------------------------------------------------- */
+/* ---- paths
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static const char *join(Lower *lo, const char *path, const char *name) {
     if (*path == '\0' || *name == '\0') return *path == '\0' ? name : path;
     return arena_printf(lo->a, "%s.%s", path, name);
 }
 
-const char *scope_path(Lower *lo, const char *name) { return intern(join(lo, lo->scope->path, name)); }
+const char *scope_path(Lower *lo, const char *name) {
+    return intern(join(lo, lo->scope->path, name));
+}
 
 /* A loop variable in a path: "{}" where the loop is rolled, or "{lo:step}"; its numbers in *s. */
 static bool path_varying(Lower *lo, Val v, Scope *s, Str *path, Loc loc) {
@@ -76,7 +79,8 @@ bool scope_open(Lower *lo, const char *name, Loc loc) {
     return true;
 }
 
-/* ---- initial values --------------------------------------------------------------------------------------------------------- */
+/* ---- initial values
+ * --------------------------------------------------------------------------------------------------------- */
 
 static bool init_number(Lower *lo, const Ast *e, double *out) {
     Val v = expr_eval(lo, e);
@@ -123,9 +127,12 @@ static bool from_eval(Lower *lo, const Ast *from, const char **out) {
     return true;
 }
 
-/* ---- variables ------------------------------------------------------------------------------------------------------------------ */
+/* ---- variables
+ * ------------------------------------------------------------------------------------------------------------------ */
 
-static bool same_loc(Loc a, Loc b) { return a.file == b.file && a.begin == b.begin && a.end == b.end; }
+static bool same_loc(Loc a, Loc b) {
+    return a.file == b.file && a.begin == b.begin && a.end == b.end;
+}
 
 /* Whether a variable of another function, or further up, is the one declared here. */
 static bool var_matches(Lower *lo, const Var *old, const Var *new) {
@@ -138,7 +145,7 @@ static bool var_matches(Lower *lo, const Var *old, const Var *new) {
     Value a = {.type = old->type}, b = {.type = new->type};
     fail(lo, new->loc, "`%s` would have another shape here than elsewhere: %s and %s", new->path,
          val_describe(lo, val_tensor(&a)), val_describe(lo, val_tensor(&b)));
-    for (int i = 0; i < new->type.rank && i < old->type.rank; i++)
+    for (int i = 0; i < new->type.rank &&i < old->type.rank; i++)
         if (new->type.dim[i].size != old->type.dim[i].size)
             note(lo, new->loc, "%s is %lld and %lld", new->type.dim[i].label, (long long)old->type.dim[i].size,
                  (long long)new->type.dim[i].size);
@@ -167,7 +174,9 @@ static bool var_describe(Lower *lo, const Ast *node, Var *out) {
     *out = (Var){.kind = node->kind == AST_param ? VAR_param : VAR_state, .loc = node->name_loc, .lo = 0, .step = 1};
     if (!type_eval(lo, node->at[VAR_TYPE], type_pack(lo, NULL), &spec)) return false;
     if (!spec.has_dtype) return fail(lo, node->at[VAR_TYPE]->loc, "`%s` needs an element type", node->name), false;
-    if (spec.bare) return fail(lo, node->at[VAR_TYPE]->loc, "write %s[] for a tensor without axes", node->at[VAR_TYPE]->name), false;
+    if (spec.bare)
+        return fail(lo, node->at[VAR_TYPE]->loc, "write %s[] for a tensor without axes", node->at[VAR_TYPE]->name),
+               false;
     out->path = scope_path(lo, node->name);
     out->type = spec.type;
     if (!init_eval(lo, node, &out->init) || !from_eval(lo, node->at[VAR_FROM], &out->from)) return false;
@@ -178,7 +187,8 @@ static bool var_describe(Lower *lo, const Ast *node, Var *out) {
     }
     /* What an optimizer keeps of a stacked parameter is stacked as well: `...` began with the loop's axis. */
     const Var *like = lo->stack_like;
-    bool alike = like != NULL && like->stacked && out->type.rank > 0 && out->type.dim[0].label == like->type.dim[0].label;
+    bool alike =
+        like != NULL && like->stacked && out->type.rank > 0 && out->type.dim[0].label == like->type.dim[0].label;
     out->stacked = s->frame != NULL || alike;
     if (s->frame != NULL) out->lo = s->lo, out->step = s->step;
     if (alike) out->lo = like->lo, out->step = like->step;
@@ -293,7 +303,8 @@ void slot_assign(Lower *lo, Slot *s, Val v, Loc loc) {
         s->whole = x, s->dirty = true;
 }
 
-/* ---- all variables together ---------------------------------------------------------------------------------------------------------- */
+/* ---- all variables together
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static bool vars_disjoint(Lower *lo, const Var *a, const Var *b) {
     const Var *many = a->stacked ? a : b, *other = a->stacked ? b : a;
@@ -317,7 +328,9 @@ bool scope_check(Lower *lo) {
     return true;
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- metrics
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 void scope_metric(Lower *lo, const Ast *node) {
     if (lo->serving) return;

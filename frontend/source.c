@@ -16,7 +16,8 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------------------------------------- */
 
 static char *read_failed(const char *path, const char *why) {
     diag_error((Loc){0}, "%s: %s", path, why);
@@ -57,7 +58,8 @@ Ast *frontend_parse(Arena *a, const char *path) {
     return text == NULL ? NULL : parse_text(a, arena_strdup(a, path), text, bytes);
 }
 
-/* ---- declarations ---------------------------------------------------------------------------------------------------- */
+/* ---- declarations
+ * ---------------------------------------------------------------------------------------------------- */
 
 static Decl *own(const Unit *u, const char *name) {
     for (int i = 0; i < u->decls.n; i++)
@@ -88,7 +90,8 @@ static bool declare(Lower *lo, Unit *u, const Ast *node) {
     return true;
 }
 
-/* ---- imports ---------------------------------------------------------------------------------------------------------- */
+/* ---- imports
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static Unit *unit_load(Lower *lo, const char *path, const char *name, const char *text, size_t bytes);
 
@@ -129,7 +132,8 @@ static Unit *import_file(Lower *lo, const Unit *from, const Ast *module) {
 static bool import(Lower *lo, Unit *u, const Ast *node) {
     const Ast *module = node->at[IMPORT_MODULE];
     if (node->name != NULL || node->frozen || node->n > IMPORT_BINDINGS) {
-        fail(lo, node->loc, "importing a module under a name of its own is not supported; `import nn` shares its functions");
+        fail(lo, node->loc,
+             "importing a module under a name of its own is not supported; `import nn` shares its functions");
         return false;
     }
     Unit *other = module->kind == AST_str ? import_file(lo, u, module) : import_library(lo, module);
@@ -138,7 +142,8 @@ static bool import(Lower *lo, Unit *u, const Ast *node) {
     return true;
 }
 
-/* ---- a file ----------------------------------------------------------------------------------------------------------- */
+/* ---- a file
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static Unit *unit_load(Lower *lo, const char *path, const char *name, const char *text, size_t bytes) {
     for (int i = 0; i < lo->units.n; i++)
@@ -153,15 +158,20 @@ static Unit *unit_load(Lower *lo, const char *path, const char *name, const char
     for (int i = 0; i < u->file->n; i++) {
         const Ast *node = u->file->at[i];
         switch (node->kind) {
-            case AST_import: ok &= import(lo, u, node); break;
+            case AST_import:
+                ok &= import(lo, u, node);
+                break;
             case AST_dim:
             case AST_const:
             case AST_dtype:
             case AST_axis:
             case AST_fn:
             case AST_param:
-            case AST_state: ok &= declare(lo, u, node); break;
-            default: break;
+            case AST_state:
+                ok &= declare(lo, u, node);
+                break;
+            default:
+                break;
         }
     }
     return ok ? u : NULL;
@@ -184,7 +194,8 @@ Unit *source_train_unit(Lower *lo) {
     return u;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static Val override_value(Lower *lo, const Decl *d) {
     const char *s = d->override;
@@ -226,7 +237,8 @@ static Val compute(Lower *lo, Decl *d) {
     if (val_is_error(v)) return v;
     if (d->node->kind == AST_dim) return dim_checked(lo, d, v);
     if (v.kind == VAL_tensor || v.kind == VAL_tuple)
-        return fail(lo, d->node->at[DEF_VALUE]->loc, "a const is known when compiling, this is %s", val_describe(lo, v));
+        return fail(lo, d->node->at[DEF_VALUE]->loc, "a const is known when compiling, this is %s",
+                    val_describe(lo, v));
     return v;
 }
 

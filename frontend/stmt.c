@@ -8,7 +8,8 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- what a block does, by its text ------------------------------------------------------------------------------------ */
+/* ---- what a block does, by its text
+ * ------------------------------------------------------------------------------------ */
 
 static void add_name(Lower *lo, NameList *out, const char *name) {
     for (int i = 0; i < out->n; i++)
@@ -41,7 +42,8 @@ bool stmt_returns(const Ast *block) {
     return false;
 }
 
-/* ---- assignment ------------------------------------------------------------------------------------------------------------ */
+/* ---- assignment
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static Slot *global_state(Lower *lo, const char *name) {
     Decl *d = call_find(lo->call, name) == NULL ? source_find(lo->call->unit, name) : NULL;
@@ -105,12 +107,13 @@ static void stmt_assign(Lower *lo, const Ast *node) {
     } else if (n == 1 && val_is_error(v[0])) {
         for (n = 0; n < targets->n; n++) v[n] = val_error();
     }
-    if (n != targets->n) fail(lo, node->loc, "%d name%s for %d value%s", targets->n, targets->n == 1 ? "" : "s", n,
-                              n == 1 ? "" : "s");
+    if (n != targets->n)
+        fail(lo, node->loc, "%d name%s for %d value%s", targets->n, targets->n == 1 ? "" : "s", n, n == 1 ? "" : "s");
     for (int i = 0; i < targets->n; i++) assign(lo, targets->at[i], i < n && n == targets->n ? v[i] : val_error());
 }
 
-/* ---- the other statements ---------------------------------------------------------------------------------------------------- */
+/* ---- the other statements
+ * ---------------------------------------------------------------------------------------------------- */
 
 static Flow stmt_return(Lower *lo, const Ast *node) {
     Call *c = lo->call;
@@ -177,18 +180,35 @@ static Flow stmt_at_step(Lower *lo, const Ast *node) {
 static Flow stmt(Lower *lo, const Ast *node) {
     lo->b.loc = node->loc;
     switch (node->kind) {
-        case AST_assign: stmt_assign(lo, node); break;
-        case AST_return: return stmt_return(lo, node);
-        case AST_if: return stmt_if(lo, node);
-        case AST_for: return stmt_for(lo, node);
-        case AST_scope: return stmt_scope(lo, node);
+        case AST_assign:
+            stmt_assign(lo, node);
+            break;
+        case AST_return:
+            return stmt_return(lo, node);
+        case AST_if:
+            return stmt_if(lo, node);
+        case AST_for:
+            return stmt_for(lo, node);
+        case AST_scope:
+            return stmt_scope(lo, node);
         case AST_param:
-        case AST_state: scope_declare(lo, node); break;
-        case AST_metric: scope_metric(lo, node); break;
-        case AST_dim: bind_dim(lo, node); break;
-        case AST_const: bind_const(lo, node); break;
-        case AST_at_step: return stmt_at_step(lo, node);
-        default: fail(lo, node->loc, "this is no statement (%s)", ast_kind_name(node->kind)); break;
+        case AST_state:
+            scope_declare(lo, node);
+            break;
+        case AST_metric:
+            scope_metric(lo, node);
+            break;
+        case AST_dim:
+            bind_dim(lo, node);
+            break;
+        case AST_const:
+            bind_const(lo, node);
+            break;
+        case AST_at_step:
+            return stmt_at_step(lo, node);
+        default:
+            fail(lo, node->loc, "this is no statement (%s)", ast_kind_name(node->kind));
+            break;
     }
     return FLOW_next;
 }

@@ -25,7 +25,8 @@ typedef struct Train {
     VEC(const Group *) of; /* parallel to slots */
 } Train;
 
-/* ---- what `train` says -------------------------------------------------------------------------------------------------- */
+/* ---- what `train` says
+ * -------------------------------------------------------------------------------------------------- */
 
 static bool set_clip(Lower *lo, Train *t, const Ast *value) {
     Val v = expr_eval(lo, value);
@@ -83,7 +84,8 @@ static bool words_eval(Lower *lo, Train *t, const Ast *words) {
     return true;
 }
 
-/* ---- which parameters ------------------------------------------------------------------------------------------------------ */
+/* ---- which parameters
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* `*` stands for any text. O(pattern x path): the last star is retried. */
 static bool glob(const char *pattern, const char *path) {
@@ -126,7 +128,8 @@ static bool select_parameters(Lower *lo, Train *t) {
         if (!is_trainable(s->var)) continue;
         const Group *g = group_of(t, s->var->path);
         if (g == NULL)
-            return fail(lo, t->node->loc, "no group matches the parameter `%s`; end with \"*\": …", s->var->path), false;
+            return fail(lo, t->node->loc, "no group matches the parameter `%s`; end with \"*\": …", s->var->path),
+                   false;
         if (g->fn == NULL) continue;
         s->var->trained = true;
         vec_push(lo->a, t->slots, s);
@@ -136,7 +139,8 @@ static bool select_parameters(Lower *lo, Train *t) {
     return true;
 }
 
-/* ---- the step ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the step
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static Inst *emit_grad(Lower *lo, const Train *t) {
     Value *loss = lo->func->body->results.n > 0 ? lo->func->body->results.at[0] : NULL;

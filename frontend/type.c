@@ -11,7 +11,8 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- shardings -------------------------------------------------------------------------------------------------------- */
+/* ---- shardings
+ * -------------------------------------------------------------------------------------------------------- */
 
 static bool axis_names(Lower *lo, const Ast *name, AxisList *out, int depth) {
     if (name->kind != AST_name) return fail(lo, name->loc, "expected the name of an axis of the mesh"), false;
@@ -65,7 +66,8 @@ static bool pins_disjoint(Lower *lo, const Type *t, Loc loc) {
     return true;
 }
 
-/* ---- types -------------------------------------------------------------------------------------------------------------- */
+/* ---- types
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static bool dtype_eval(Lower *lo, const Ast *node, TypeSpec *out) {
     if (node->name == NULL) return true;
@@ -78,8 +80,8 @@ static bool dtype_eval(Lower *lo, const Ast *node, TypeSpec *out) {
         if (strcmp(dtype_name((DType)t), node->name) == 0) return out->dtype = (DType)t, true;
     Decl *d = source_find(lo->call->unit, node->name);
     if (d == NULL || d->node->kind != AST_dtype) {
-        fail(lo, node->name_loc.file != 0 ? node->name_loc : node->loc, "`%s` is no element type: f32, bf16, f16, i32, bool",
-             node->name);
+        fail(lo, node->name_loc.file != 0 ? node->name_loc : node->loc,
+             "`%s` is no element type: f32, bf16, f16, i32, bool", node->name);
         return false;
     }
     Val v = decl_value(lo, d, node->loc);
@@ -192,7 +194,8 @@ Value *type_permute(Lower *lo, Value *x, const LabelList *order) {
     return same ? x : emit1(lo, OP_broadcast, x, &at, lo->b.loc);
 }
 
-/* ---- arguments ----------------------------------------------------------------------------------------------------------- */
+/* ---- arguments
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* A generic, or a dim argument, that has no value yet. */
 static bool is_free(Lower *lo, const Ast *fn, const Ast *e) {
@@ -214,7 +217,9 @@ typedef struct Match {
     LabelList missing; /* a scalar is broadcast to these */
 } Match;
 
-static void note_declared(Lower *lo, const Match *m) { note(lo, m->arg->loc, "`%s` is declared here", m->arg->name); }
+static void note_declared(Lower *lo, const Match *m) {
+    note(lo, m->arg->loc, "`%s` is declared here", m->arg->name);
+}
 
 static bool match_known(Lower *lo, Match *m, const Ast *label) {
     const Poly *p = expr_label(lo, label->at[LABEL_EXPR]);
@@ -337,7 +342,8 @@ Val type_bind(Lower *lo, const Ast *fn, const Ast *arg, Val v, Loc loc) {
     return val_tensor(type_annotate(lo, x, &spec.type));
 }
 
-/* ---- results ---------------------------------------------------------------------------------------------------------------- */
+/* ---- results
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static bool check_labels(Lower *lo, const TypeSpec *spec, const Value *x, const Ast *result, Loc loc) {
     for (int i = 0; i < x->type.rank; i++)

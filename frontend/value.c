@@ -9,12 +9,24 @@
 #include "lower.h"
 #include "support/str.h"
 
-Val val_error(void) { return (Val){.kind = VAL_error}; }
-Val val_none(void) { return (Val){.kind = VAL_none}; }
-Val val_num(double x) { return (Val){.kind = VAL_num, .num = x}; }
-Val val_bool(bool b) { return (Val){.kind = VAL_bool, .num = b}; }
-Val val_tensor(Value *t) { return t == NULL ? val_error() : (Val){.kind = VAL_tensor, .t = t}; }
-Val val_poly(const Poly *p) { return (Val){.kind = VAL_num, .integer = true, .num = (double)p->size, .poly = p}; }
+Val val_error(void) {
+    return (Val){.kind = VAL_error};
+}
+Val val_none(void) {
+    return (Val){.kind = VAL_none};
+}
+Val val_num(double x) {
+    return (Val){.kind = VAL_num, .num = x};
+}
+Val val_bool(bool b) {
+    return (Val){.kind = VAL_bool, .num = b};
+}
+Val val_tensor(Value *t) {
+    return t == NULL ? val_error() : (Val){.kind = VAL_tensor, .t = t};
+}
+Val val_poly(const Poly *p) {
+    return (Val){.kind = VAL_num, .integer = true, .num = (double)p->size, .poly = p};
+}
 Val val_int(Lower *lo, int64_t x) {
     return (Val){.kind = VAL_num, .integer = true, .num = (double)x, .poly = poly_const(lo->a, x)};
 }
@@ -23,8 +35,12 @@ Val val_tuple(Lower *lo, int n, const Val *at) {
     for (int i = 0; i < n; i++) v.at[i] = at[i];
     return v;
 }
-bool val_is_error(Val v) { return v.kind == VAL_error; }
-bool val_is_static(Val v) { return (v.kind == VAL_num || v.kind == VAL_bool) && v.vec == NULL; }
+bool val_is_error(Val v) {
+    return v.kind == VAL_error;
+}
+bool val_is_static(Val v) {
+    return (v.kind == VAL_num || v.kind == VAL_bool) && v.vec == NULL;
+}
 
 static const char *describe_number(Lower *lo, Val v) {
     if (v.vec != NULL) return "a number that differs by iteration";
@@ -35,27 +51,35 @@ static const char *describe_number(Lower *lo, Val v) {
 
 const char *val_describe(Lower *lo, Val v) {
     switch (v.kind) {
-        case VAL_none: return "none";
-        case VAL_num: return describe_number(lo, v);
-        case VAL_bool: return v.vec != NULL ? "a bool that differs by iteration" : v.num != 0 ? "true" : "false";
-        case VAL_str: return "a string";
-        case VAL_dtype: return arena_printf(lo->a, "the type %s", dtype_name(v.dtype));
-        case VAL_list: return "a list";
-        case VAL_tuple: return arena_printf(lo->a, "%d results", v.n);
+        case VAL_none:
+            return "none";
+        case VAL_num:
+            return describe_number(lo, v);
+        case VAL_bool:
+            return v.vec != NULL ? "a bool that differs by iteration" : v.num != 0 ? "true" : "false";
+        case VAL_str:
+            return "a string";
+        case VAL_dtype:
+            return arena_printf(lo->a, "the type %s", dtype_name(v.dtype));
+        case VAL_list:
+            return "a list";
+        case VAL_tuple:
+            return arena_printf(lo->a, "%d results", v.n);
         case VAL_tensor: {
             Str s = str_new(lo->a);
             str_addf(&s, "%s[", dtype_name(v.t->type.dtype));
-            for (int i = 0; i < v.t->type.rank; i++)
-                str_addf(&s, "%s%s", i > 0 ? ", " : "", v.t->type.dim[i].label);
+            for (int i = 0; i < v.t->type.rank; i++) str_addf(&s, "%s%s", i > 0 ? ", " : "", v.t->type.dim[i].label);
             str_add(&s, "]");
             return s.at;
         }
-        case VAL_error: break;
+        case VAL_error:
+            break;
     }
     return "an error";
 }
 
-/* ---- numbers as tensors -------------------------------------------------------------------------------------------- */
+/* ---- numbers as tensors --------------------------------------------------------------------------------------------
+ */
 
 /* The value in each iteration, as base + i * step on the iteration index. */
 static Value *varying_tensor(Lower *lo, Val v, DType t, Loc loc) {
@@ -65,7 +89,9 @@ static Value *varying_tensor(Lower *lo, Val v, DType t, Loc loc) {
     bool linear = v.kind == VAL_num;
     for (int64_t i = 2; i < trip; i++) linear = linear && at[i] - at[i - 1] == step;
     if (!linear) {
-        fail(lo, loc, "this differs by iteration of a rolled loop in a way that is not linear; compute it from i32() of the loop variable");
+        fail(lo, loc,
+             "this differs by iteration of a rolled loop in a way that is not linear; compute it from i32() of the "
+             "loop variable");
         return NULL;
     }
     DType in = v.integer ? DT_i32 : DT_f32;
@@ -103,7 +129,8 @@ Value *val_countable(Lower *lo, Value *x) {
     return emit1(lo, OP_cast, x, &(Attrs){.dtype = DT_i32}, lo->b.loc);
 }
 
-/* ---- two operands --------------------------------------------------------------------------------------------------- */
+/* ---- two operands ---------------------------------------------------------------------------------------------------
+ */
 
 /* The element type that a number or bool would have beside a tensor of type t. */
 static DType beside(Val v, DType t, bool arith) {
@@ -129,7 +156,9 @@ static bool common_type(Val x, Val y, bool arith, DType *out) {
     return true;
 }
 
-static bool is_scalar_kind(Val v) { return v.kind == VAL_tensor || v.kind == VAL_num || v.kind == VAL_bool; }
+static bool is_scalar_kind(Val v) {
+    return v.kind == VAL_tensor || v.kind == VAL_num || v.kind == VAL_bool;
+}
 
 static Value *as_type(Lower *lo, Val v, DType t, Loc loc) {
     if (v.kind == VAL_tensor && v.t->type.dtype == DT_bool && t != DT_bool)
@@ -156,7 +185,8 @@ bool val_unify(Lower *lo, const char *what, Val x, Val y, bool arith, Loc loc, V
     return *a != NULL && *b != NULL;
 }
 
-/* ---- what arguments must be ------------------------------------------------------------------------------------------ */
+/* ---- what arguments must be
+ * ------------------------------------------------------------------------------------------ */
 
 const Poly *val_label(Lower *lo, Val v, Loc loc) {
     if (v.kind == VAL_error) return NULL;
