@@ -28,9 +28,9 @@ void eval_fail(Eval *e, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    e->error = e->now == NULL ? arena_strdup(e->caller, text)
-                              : arena_printf(e->caller, "%s: %s: %s", diag_where(e->now->loc), op_info[e->now->op].name,
-                                             text);
+    e->error = e->now == NULL
+                   ? arena_strdup(e->caller, text)
+                   : arena_printf(e->caller, "%s: %s: %s", diag_where(e->now->loc), op_info[e->now->op].name, text);
     longjmp(e->fail, 1);
 }
 
@@ -258,8 +258,7 @@ static Slot *argument(Eval *e, const Value *v, const Tensor *given) {
     Slot *s = slot_new(e, &v->type);
     for (int64_t d = 0; d < e->devices; d++) {
         shard_split(e, &v->type, given->at, d, s->at[d]);
-        for (int64_t i = 0; i < type_elements(&s->local); i++)
-            s->at[d][i] = eval_round(e, v->type.dtype, s->at[d][i]);
+        for (int64_t i = 0; i < type_elements(&s->local); i++) s->at[d][i] = eval_round(e, v->type.dtype, s->at[d][i]);
     }
     memory_store(e, v, s);
     return s;
@@ -271,7 +270,8 @@ static Tensor *run_func(Eval *e, const Func *f, const Tensor *args) {
     if (e->devices > CELL_LIMIT) eval_fail(e, "the mesh has too many devices to interpret");
     e->written = eval_alloc(e, sizeof *e->written * (size_t)e->m->vars.n);
     memory_open(e, f);
-    Slot **in = eval_alloc(e, sizeof *in * (size_t)b->args.n), **out = eval_alloc(e, sizeof *out * (size_t)b->results.n);
+    Slot **in = eval_alloc(e, sizeof *in * (size_t)b->args.n),
+         **out = eval_alloc(e, sizeof *out * (size_t)b->results.n);
     for (int k = 0; k < b->args.n; k++) in[k] = argument(e, b->args.at[k], &args[k]);
     Frame frame = {.b = b};
     run_block(e, &frame, in, out);

@@ -47,14 +47,14 @@ typedef double RealExpr(double a, double b, double c);
 typedef int64_t WholeExpr(int64_t a, int64_t b, int64_t c);
 
 #define UNUSED3 (void)a, (void)b, (void)c
-#define FUNCTIONS_elem(id, expr)                                  \
-    static double real_##id(double a, double b, double c) {       \
-        UNUSED3;                                                  \
-        return (double)(expr);                                    \
-    }                                                             \
-    static int64_t whole_##id(int64_t a, int64_t b, int64_t c) {  \
-        UNUSED3;                                                  \
-        return (int64_t)(expr);                                   \
+#define FUNCTIONS_elem(id, expr)                                 \
+    static double real_##id(double a, double b, double c) {      \
+        UNUSED3;                                                 \
+        return (double)(expr);                                   \
+    }                                                            \
+    static int64_t whole_##id(int64_t a, int64_t b, int64_t c) { \
+        UNUSED3;                                                 \
+        return (int64_t)(expr);                                  \
     }
 #define FUNCTIONS_reduce(id, expr)
 #define FUNCTIONS_gemm(id, expr)
@@ -97,8 +97,7 @@ static void row_real(const Call *c, const Walk *w, double *out, const double *co
     RealExpr *f = exprs[c->inst->op].real;
     DType t = c->out[0]->local.dtype;
     for (int64_t i = 0; i < w->row; i++)
-        out[i * w->step[0]] =
-            eval_round(c->e, t, f(x[0][i * w->step[1]], x[1][i * w->step[2]], x[2][i * w->step[3]]));
+        out[i * w->step[0]] = eval_round(c->e, t, f(x[0][i * w->step[1]], x[1][i * w->step[2]], x[2][i * w->step[3]]));
 }
 
 static void row_whole(const Call *c, const Walk *w, double *out, const double *const x[3]) {
@@ -178,8 +177,7 @@ static void eval_random(const Call *c) {
         start += (uint64_t)(block_start(c->e, c->device, &t->dim[i]) * axis_stride(&whole, i));
     Draw draw = {(uint32_t)c->e->opt->seed, (uint32_t)c->inst->at.site, (uint32_t)(int64_t)c->in[0]->at[c->device][0],
                  (uint32_t)(int64_t)c->in[1]->at[c->device][0]};
-    double (*number)(const Draw *, uint64_t) =
-        c->inst->at.kind == intern("normal") ? random_normal : random_uniform;
+    double (*number)(const Draw *, uint64_t) = c->inst->at.kind == intern("normal") ? random_normal : random_uniform;
     Walk w = walk_new(c->e, 2);
     walk_space(&w, &c->out[0]->local);
     walk_tensor(&w, 0, &c->out[0]->local);

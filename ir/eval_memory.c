@@ -56,8 +56,7 @@ void memory_open(Eval *e, const Func *f) {
     e->image->bytes = f->arena_bytes;
     e->image->at = eval_alloc(e, sizeof(Byte *) * (size_t)e->devices);
     if (f->arena_bytes > INT32_MAX) eval_fail(e, "the arena is larger than what the interpreter takes");
-    for (int64_t d = 0; d < e->devices; d++)
-        e->image->at[d] = eval_alloc(e, sizeof(Byte) * (size_t)f->arena_bytes);
+    for (int64_t d = 0; d < e->devices; d++) e->image->at[d] = eval_alloc(e, sizeof(Byte) * (size_t)f->arena_bytes);
     for (int i = 0; i < e->m->vars.n; i++) {
         const Var *v = e->m->vars.at[i];
         Slot *s = slot_new(e, &v->type);

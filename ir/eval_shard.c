@@ -88,8 +88,7 @@ void shard_split(Eval *e, const Type *t, const double *whole, int64_t device, do
 void eval_reshard(const Call *c) {
     if (c->device != 0) return;
     double *whole = shard_join(c->e, &c->inst->in[0]->type, c->in[0]->at);
-    for (int64_t d = 0; d < c->e->devices; d++)
-        shard_split(c->e, &c->inst->out[0]->type, whole, d, c->out[0]->at[d]);
+    for (int64_t d = 0; d < c->e->devices; d++) shard_split(c->e, &c->inst->out[0]->type, whole, d, c->out[0]->at[d]);
 }
 
 /* ---- collectives --------------------------------------------------------------------------------------------------

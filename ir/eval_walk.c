@@ -1,9 +1,9 @@
 /* eval_walk.c: the one loop nest of the interpreter: an odometer over labelled axes.
  *
  * Every op is a walk over some index space with its tensors bound to it by label; that is what makes each op's
- * evaluation a few lines. The innermost axis is left to the caller, as a row, so that the odometer's cost is spread over
- * it. Before: the axes of one label have one size in all tensors, which holds when an instruction fits its sharding
- * rule; otherwise the walk fails. */
+ * evaluation a few lines. The innermost axis is left to the caller, as a row, so that the odometer's cost is spread
+ * over it. Before: the axes of one label have one size in all tensors, which holds when an instruction fits its
+ * sharding rule; otherwise the walk fails. */
 #include "eval.h"
 
 Walk walk_new(Eval *e, int tensors) {

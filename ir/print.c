@@ -8,15 +8,20 @@
 #include <string.h>
 
 #include "ir.h"
+#include "support/intern.h"
 #include "support/str.h"
+
+enum { FIRST_NAMES = 64 };
 
 typedef struct Printer {
     Str s;
     const Module *m;
     PrintOptions opt;
-    int next;                 /* number of the next unnamed value */
-    VEC(const char *) taken;  /* names used in this function */
-    VEC(const char *) names;  /* by Value.id */
+    int next;                /* number of the next unnamed value */
+    VEC(const char *) names; /* by Value.id */
+    const char **taken;      /* names used in this function: open addressing, a power of two in size */
+    size_t ntaken, taken_size;
+    VEC(uint32_t) files; /* with locations: source files in the order of their first use */
 } Printer;
 
 static const char *const phase_names[] = {
@@ -27,12 +32,14 @@ static const char *const phase_names[] = {
 
 static const char *const partial_names[] = {"none", "sum", "max", "min"};
 
-/* ---- small parts ---------------------------------------------------------------------------------------------------- */
+/* ---- small parts ----------------------------------------------------------------------------------------------------
+ */
 
 static bool is_identifier(const char *s) {
     if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '_')) return false;
     for (; *s != '\0'; s++)
-        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_')) return false;
+        if (!((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || *s == '_'))
+            return false;
     return true;
 }
 
@@ -97,20 +104,43 @@ char *type_print(const Type *t, const Mesh *mesh, Arena *a) {
     return s.at;
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------- */
+/* ---- attributes -----------------------------------------------------------------------------------------------------
+ */
 
-static bool has_LABEL(Label x) { return x != NULL; }
-static bool has_LABELS(LabelList x) { return x.n > 0; }
-static bool has_DIMS(DimList x) { return x.n > 0; }
-static bool has_INT(int64_t x) { return x != 0; }
-static bool has_NUM(double x) { return x < 0 || x > 0 || isnan(x) || signbit(x); }
-static bool has_FLAG(bool x) { return x; }
-static bool has_WORD(const char *x) { return x != NULL; }
-static bool has_AXES(AxisList x) { return x.n > 0; }
-static bool has_VAR(const Var *x) { return x != NULL; }
-static bool has_DTYPE(DType x) { return x != DT_f32; }
+static bool has_LABEL(Label x) {
+    return x != NULL;
+}
+static bool has_LABELS(LabelList x) {
+    return x.n > 0;
+}
+static bool has_DIMS(DimList x) {
+    return x.n > 0;
+}
+static bool has_INT(int64_t x) {
+    return x != 0;
+}
+static bool has_NUM(double x) {
+    return x < 0 || x > 0 || isnan(x) || signbit(x);
+}
+static bool has_FLAG(bool x) {
+    return x;
+}
+static bool has_WORD(const char *x) {
+    return x != NULL;
+}
+static bool has_AXES(AxisList x) {
+    return x.n > 0;
+}
+static bool has_VAR(const Var *x) {
+    return x != NULL;
+}
+static bool has_DTYPE(DType x) {
+    return x != DT_f32;
+}
 
-static void put_LABEL(Printer *p, Label x) { print_label(&p->s, x); }
+static void put_LABEL(Printer *p, Label x) {
+    print_label(&p->s, x);
+}
 static void put_LABELS(Printer *p, LabelList x) {
     str_add(&p->s, "(");
     for (int i = 0; i < x.n; i++) {
@@ -128,42 +158,79 @@ static void put_DIMS(Printer *p, DimList x) {
     }
     str_add(&p->s, ")");
 }
-static void put_INT(Printer *p, int64_t x) { str_addf(&p->s, "%" PRId64, x); }
-static void put_NUM(Printer *p, double x) { print_num(&p->s, x); }
-static void put_FLAG(Printer *p, bool x) { str_add(&p->s, x ? "true" : "false"); }
-static void put_WORD(Printer *p, const char *x) { str_add(&p->s, x); }
-static void put_AXES(Printer *p, AxisList x) { print_axes(&p->s, &p->m->mesh, &x); }
-static void put_VAR(Printer *p, const Var *x) { str_add_quoted(&p->s, x->path); }
-static void put_DTYPE(Printer *p, DType x) { str_add(&p->s, dtype_name(x)); }
+static void put_INT(Printer *p, int64_t x) {
+    str_addf(&p->s, "%" PRId64, x);
+}
+static void put_NUM(Printer *p, double x) {
+    print_num(&p->s, x);
+}
+static void put_FLAG(Printer *p, bool x) {
+    str_add(&p->s, x ? "true" : "false");
+}
+static void put_WORD(Printer *p, const char *x) {
+    str_add(&p->s, x);
+}
+static void put_AXES(Printer *p, AxisList x) {
+    print_axes(&p->s, &p->m->mesh, &x);
+}
+static void put_VAR(Printer *p, const Var *x) {
+    str_add_quoted(&p->s, x->path);
+}
+static void put_DTYPE(Printer *p, DType x) {
+    str_add(&p->s, dtype_name(x));
+}
 
 static void print_attrs(Printer *p, const Inst *i) {
     int n = 0;
-#define ATTR(name, kind, doc)                                      \
-    if (op_has_attr(i->op, #name) && has_##kind(i->at.name)) {     \
-        str_add(&p->s, n++ ? ", " #name "=" : " {" #name "=");      \
-        put_##kind(p, i->at.name);                                 \
+#define ATTR(name, kind, doc)                                  \
+    if (op_has_attr(i->op, #name) && has_##kind(i->at.name)) { \
+        str_add(&p->s, n++ ? ", " #name "=" : " {" #name "="); \
+        put_##kind(p, i->at.name);                             \
     }
 #include "attrs.def"
 #undef ATTR
     if (n) str_add(&p->s, "}");
 }
 
-/* ---- values and blocks ------------------------------------------------------------------------------------------------ */
+/* ---- values and blocks
+ * ------------------------------------------------------------------------------------------------ */
 
-/* Cast away const for the id field only, which is scratch by contract. */
-static void name_value(Printer *p, Value *v) {
-    const char *name = v->name != NULL && is_identifier(v->name) ? v->name : NULL;
-    for (int i = 0; name != NULL && i < p->taken.n; i++)
-        if (p->taken.at[i] == name) name = NULL;
-    if (name == NULL)
-        name = arena_printf(p->s.arena, "%d", p->next++);
-    else
-        vec_push(p->s.arena, p->taken, name);
-    v->id = p->names.n;
-    vec_push(p->s.arena, p->names, name);
+/* Where an interned name is, or would be put. */
+static const char **taken_slot(const Printer *p, const char *name) {
+    size_t i = ((uintptr_t)name >> 4) & (p->taken_size - 1);
+    while (p->taken[i] != NULL && p->taken[i] != name) i = (i + 1) & (p->taken_size - 1);
+    return &p->taken[i];
 }
 
-static void print_ref(Printer *p, const Value *v) { str_addf(&p->s, "%%%s", p->names.at[v->id]); }
+static void taken_grow(Printer *p) {
+    const char **old = p->taken;
+    size_t n = p->taken_size;
+    p->taken_size = n == 0 ? FIRST_NAMES : 2 * n;
+    p->taken = NEW_ARRAY(p->s.arena, const char *, p->taken_size);
+    for (size_t i = 0; i < n; i++)
+        if (old[i] != NULL) *taken_slot(p, old[i]) = old[i];
+}
+
+/* Whether the name is free in this function; from now on it is not. */
+static bool take_name(Printer *p, const char *name) {
+    if (2 * p->ntaken >= p->taken_size) taken_grow(p);
+    const char **slot = taken_slot(p, name);
+    if (*slot != NULL) return false;
+    *slot = name;
+    p->ntaken++;
+    return true;
+}
+
+/* The first value of a name prints by it; Value.id, which is scratch, becomes the place in `names`. */
+static void name_value(Printer *p, Value *v) {
+    bool named = v->name != NULL && is_identifier(v->name) && take_name(p, intern(v->name));
+    v->id = p->names.n;
+    vec_push(p->s.arena, p->names, named ? v->name : arena_printf(p->s.arena, "%d", p->next++));
+}
+
+static void print_ref(Printer *p, const Value *v) {
+    str_addf(&p->s, "%%%s", p->names.at[v->id]);
+}
 
 static void print_refs(Printer *p, Value *const *v, int n) {
     for (int i = 0; i < n; i++) {
@@ -191,7 +258,11 @@ static void print_args(Printer *p, const Block *b) {
 }
 
 static void print_loc(Printer *p, Loc loc) {
-    if (p->opt.locs && loc.file != 0) str_addf(&p->s, " loc %u:%u:%u", loc.file, loc.begin, loc.end);
+    if (!p->opt.locs || loc.file == 0) return;
+    int file = 0;
+    while (file < p->files.n && p->files.at[file] != loc.file) file++;
+    if (file == p->files.n) vec_push(p->s.arena, p->files, loc.file);
+    str_addf(&p->s, " loc %d:%" PRIu32 ":%" PRIu32, file + 1, loc.begin, loc.end);
 }
 
 static void print_block(Printer *p, const Block *b, int depth);
@@ -235,7 +306,8 @@ static void print_block(Printer *p, const Block *b, int depth) {
     str_add(&p->s, "\n");
 }
 
-/* ---- the module ------------------------------------------------------------------------------------------------------- */
+/* ---- the module
+ * ------------------------------------------------------------------------------------------------------- */
 
 static void print_var(Printer *p, const Var *v) {
     str_add(&p->s, v->kind == VAR_param ? "param " : "state ");
@@ -251,14 +323,14 @@ static void print_var(Printer *p, const Var *v) {
         str_add(&p->s, " from ");
         str_add_quoted(&p->s, v->from);
     }
-    if (p->m->phase >= PHASE_PLANNED) str_addf(&p->s, " at %" PRId64, v->offset);
+    if (p->m->phase >= PHASE_PLANNED && v->offset >= 0) str_addf(&p->s, " at %" PRId64, v->offset);
     print_loc(p, v->loc);
     str_add(&p->s, "\n");
 }
 
 static void print_func(Printer *p, const Func *f) {
-    p->next = 0;
-    p->taken.n = p->names.n = 0;
+    p->next = p->names.n = 0;
+    p->ntaken = p->taken_size = 0;
     str_addf(&p->s, "\n%s ", f->kind == FUNC_train ? "train" : "entry");
     str_add_quoted(&p->s, f->name);
     str_add(&p->s, " ");
@@ -276,27 +348,35 @@ static void print_func(Printer *p, const Func *f) {
     str_add(&p->s, "}\n");
 }
 
+static void print_mesh(Printer *p) {
+    const Mesh *mesh = &p->m->mesh;
+    str_add(&p->s, "mesh [");
+    for (int i = 0; i < mesh->n; i++) str_addf(&p->s, "%s%s=%" PRId64, i > 0 ? ", " : "", mesh->name[i], mesh->size[i]);
+    str_add(&p->s, "]\n");
+}
+
+static void print_word_string(Printer *p, const char *word, const char *string) {
+    if (string == NULL) return;
+    str_add(&p->s, word);
+    str_add_quoted(&p->s, string);
+    str_add(&p->s, "\n");
+}
+
+/* The table of files stands in front of what refers to it, so the rest is printed first. */
 char *module_print(const Module *m, Arena *a, PrintOptions opt) {
     Printer p = {.s = str_new(a), .m = m, .opt = opt};
-    str_addf(&p.s, "moecc-ir 1 %s\n", phase_names[m->phase]);
-    if (opt.locs)
-        for (uint32_t f = 1; diag_file_path(f) != NULL; f++) {
-            str_addf(&p.s, "file %u ", f);
-            str_add_quoted(&p.s, diag_file_path(f));
-            str_add(&p.s, "\n");
-        }
-    str_add(&p.s, "mesh [");
-    for (int i = 0; i < m->mesh.n; i++)
-        str_addf(&p.s, "%s%s=%" PRId64, i ? ", " : "", m->mesh.name[i], m->mesh.size[i]);
-    str_add(&p.s, "]\n");
-    const char *generate[] = {m->generate_decode, m->generate_prefill};
-    for (int i = 0; i < 2; i++)
-        if (generate[i] != NULL) {
-            str_add(&p.s, i ? "prefill " : "decode ");
-            str_add_quoted(&p.s, generate[i]);
-            str_add(&p.s, "\n");
-        }
+    print_mesh(&p);
+    print_word_string(&p, "decode ", m->generate_decode);
+    print_word_string(&p, "prefill ", m->generate_prefill);
     for (int i = 0; i < m->vars.n; i++) print_var(&p, m->vars.at[i]);
     for (int i = 0; i < m->funcs.n; i++) print_func(&p, m->funcs.at[i]);
-    return p.s.at;
+    Str text = str_new(a);
+    str_addf(&text, "moecc-ir 1 %s\n", phase_names[m->phase]);
+    for (int i = 0; i < p.files.n; i++) {
+        str_addf(&text, "file %d ", i + 1);
+        str_add_quoted(&text, diag_file_path(p.files.at[i]));
+        str_add(&text, "\n");
+    }
+    str_add_n(&text, p.s.at, p.s.n);
+    return text.at;
 }

@@ -1,7 +1,7 @@
 /* npy.c: reads and writes numpy's array files.
  *
- * Layout: "\x93NUMPY", version (2 bytes), header length (2 bytes, 4 from version 2 on, little endian), a Python dict with
- * exactly the keys descr, fortran_order and shape, then the elements, row-major. Anything else is refused with a
+ * Layout: "\x93NUMPY", version (2 bytes), header length (2 bytes, 4 from version 2 on, little endian), a Python dict
+ * with exactly the keys descr, fortran_order and shape, then the elements, row-major. Anything else is refused with a
  * sentence: a file read wrongly would be a wrong result that nobody sees. */
 #include "npy.h"
 
@@ -102,10 +102,17 @@ static double element_read(NpyType t, const unsigned char *p) {
     double d;
     int32_t i;
     switch (t) {
-        case NPY_f4: memcpy(&f, p, sizeof f); return (double)f;
-        case NPY_f8: memcpy(&d, p, sizeof d); return d;
-        case NPY_i4: memcpy(&i, p, sizeof i); return (double)i;
-        case NPY_b1: return *p != 0;
+        case NPY_f4:
+            memcpy(&f, p, sizeof f);
+            return (double)f;
+        case NPY_f8:
+            memcpy(&d, p, sizeof d);
+            return d;
+        case NPY_i4:
+            memcpy(&i, p, sizeof i);
+            return (double)i;
+        case NPY_b1:
+            return *p != 0;
     }
     return 0;
 }
@@ -114,10 +121,18 @@ static void element_write(NpyType t, double x, unsigned char *p) {
     float f = (float)x;
     int32_t i = t == NPY_i4 ? (int32_t)x : 0;
     switch (t) {
-        case NPY_f4: memcpy(p, &f, sizeof f); return;
-        case NPY_f8: memcpy(p, &x, sizeof x); return;
-        case NPY_i4: memcpy(p, &i, sizeof i); return;
-        case NPY_b1: *p = x != 0; return;
+        case NPY_f4:
+            memcpy(p, &f, sizeof f);
+            return;
+        case NPY_f8:
+            memcpy(p, &x, sizeof x);
+            return;
+        case NPY_i4:
+            memcpy(p, &i, sizeof i);
+            return;
+        case NPY_b1:
+            *p = x != 0;
+            return;
     }
 }
 
