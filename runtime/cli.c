@@ -9,7 +9,7 @@
 
 /* ---- tables ------------------------------------------------------------------------------------------------- */
 
-enum { INFO = 1, TRAIN = 2, EVAL = 4, GENERATE = 8, RUN = 16, ALL = 31 };
+enum { INFO = 1, TRAIN = 2, EVAL = 4, GENERATE = 8, RUN = 16, BENCH = 32, ALL = 63 };
 
 static const struct Command {
     const char *name;
@@ -22,6 +22,7 @@ static const struct Command {
     {"eval", EVAL, command_eval, "mean loss over the held-out end of a text"},
     {"generate", GENERATE, command_generate, "continue a prompt"},
     {"run", RUN, command_run, "call one function: run ENTRY"},
+    {"bench", BENCH, command_bench, "time calls of one function on random arguments: bench ENTRY"},
 };
 enum { NCOMMANDS = sizeof commands / sizeof *commands };
 
@@ -45,7 +46,7 @@ static const struct Option {
     {"--save", "DIR", OPTION_word, AT(save), TRAIN | RUN, 0, 0, "checkpoint at the end, and when stopped by a signal"},
     {"--save-every", "N", OPTION_int, AT(save_every), TRAIN, 1, INT32_MAX, "checkpoint every N steps too"},
     {"--resume", "DIR", OPTION_word, AT(resume), TRAIN, 0, 0, "continue from a checkpoint, on any number of devices"},
-    {"--weights", "PATH", OPTION_word, AT(weights), TRAIN | EVAL | GENERATE | RUN, 0, 0,
+    {"--weights", "PATH", OPTION_word, AT(weights), TRAIN | EVAL | GENERATE | RUN | BENCH, 0, 0,
      "a safetensors file or a checkpoint"},
     {"--prompt", "TEXT", OPTION_word, AT(prompt), GENERATE, 0, 0, "what to continue"},
     {"--max-tokens", "N", OPTION_int, AT(max_tokens), GENERATE, 1, INT32_MAX, "tokens to generate (200)"},
@@ -53,8 +54,10 @@ static const struct Option {
     {"--top-k", "N", OPTION_int, AT(top_k), GENERATE, 0, INT32_MAX, "draw among the N likeliest, 0: all (0)"},
     {"--in", "NAME=F.npy", OPTION_list, AT(in), RUN, 0, 0, "an argument; once for each"},
     {"--out", "DIR", OPTION_word, AT(out), RUN, 0, 0, "where results go, as NAME.npy"},
-    {"--train", "", OPTION_flag, AT(train), RUN, 0, 0, "call the training function of that name, --steps times"},
-    {"--seed", "N", OPTION_int, AT(seed), TRAIN | GENERATE | RUN, 0, UINT32_MAX,
+    {"--train", "", OPTION_flag, AT(train), RUN | BENCH, 0, 0,
+     "the training function of that name (run: --steps times)"},
+    {"--repeat", "N", OPTION_int, AT(repeat), BENCH, 1, 1000000, "calls to time, after two to warm up (10)"},
+    {"--seed", "N", OPTION_int, AT(seed), TRAIN | GENERATE | RUN | BENCH, 0, UINT32_MAX,
      "of initial values, data order, draws (0); a resumed run keeps its own"},
     {"--devices", "N", OPTION_int, AT(devices), ALL, 1, INT32_MAX, "must be what the program was compiled for"},
     {"--workers", "N", OPTION_int, AT(workers), ALL & ~(unsigned)INFO, 1, 1024, "threads a device (cores / devices)"},
@@ -75,7 +78,7 @@ static void help_options(unsigned mask) {
 
 static void help(const char *self, const struct Command *c) {
     if (c) {
-        printf("usage: %s %s%s [options]\n%s\n", self, c->name, c->bit == RUN ? " ENTRY" : "", c->doc);
+        printf("usage: %s %s%s [options]\n%s\n", self, c->name, c->bit & (RUN | BENCH) ? " ENTRY" : "", c->doc);
         help_options(c->bit);
         return;
     }

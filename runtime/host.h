@@ -136,8 +136,8 @@ typedef struct Options {
     const char *entry, *data, *save, *resume, *weights, *prompt, *out;
     const char *in[MAX_INPUTS]; /* name=x.npy */
     int nin;
-    bool train; /* run: a training function */
-    int64_t devices, workers, steps, seed, max_tokens, top_k, save_every, stop_at;
+    bool train; /* run, bench: a training function */
+    int64_t devices, workers, steps, seed, max_tokens, top_k, save_every, stop_at, repeat;
     double seconds, temperature;
 } Options;
 
@@ -148,9 +148,12 @@ int command_train(const MoeProgram *p, const Options *o);
 int command_eval(const MoeProgram *p, const Options *o);
 int command_generate(const MoeProgram *p, const Options *o);
 int command_run(const MoeProgram *p, const Options *o);
+int command_bench(const MoeProgram *p, const Options *o);
 
 /* The team for these functions, its variables initialized and then read from o->weights if given. NULL and an error. */
 Team *command_team(const MoeProgram *p, const Options *o, Error *e);
+/* The function called o->entry, of the kind that o->train asks for. NULL and an error that lists those there are. */
+const MoeFunc *command_func(const MoeProgram *p, const Options *o, Error *e);
 /* Prints "error: …"; the exit code. */
 int command_error(const Error *e);
 const MoeFunc *func_find(const MoeProgram *p, const char *name, bool train);

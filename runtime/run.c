@@ -119,7 +119,7 @@ static bool run_all(Team *t, const MoeFunc *f, const Options *o, Error *e) {
     return ok;
 }
 
-static const MoeFunc *run_func(const MoeProgram *p, const Options *o, Error *e) {
+const MoeFunc *command_func(const MoeProgram *p, const Options *o, Error *e) {
     const MoeFunc *f = o->entry ? func_find(p, o->entry, o->train) : NULL;
     if (f) return f;
     char list[400] = "";
@@ -127,14 +127,14 @@ static const MoeFunc *run_func(const MoeProgram *p, const Options *o, Error *e) 
         if (p->funcs[i].train == o->train)
             n += snprintf(list + n, sizeof list - (size_t)n, "%s%.80s", n ? ", " : "", p->funcs[i].name);
     const char *kind = o->train ? "training function" : "function";
-    if (!o->entry) return error_set(e, "run needs the name of a %s: %s", kind, list), NULL;
+    if (!o->entry) return error_set(e, "expected the name of a %s: %s", kind, list), NULL;
     return error_set(e, "no %s is called '%s'; there are: %s", kind, o->entry, list), NULL;
 }
 
 int command_run(const MoeProgram *p, const Options *o) {
     Error e = {0};
     Team *t = NULL;
-    const MoeFunc *f = run_func(p, o, &e);
+    const MoeFunc *f = command_func(p, o, &e);
     bool ok = f && inputs_known(f, o, &e) && (o->out || error_set(&e, "run needs --out DIR")) &&
               (!o->save || checkpoint_probe(o->save, &e)) && (t = command_team(p, o, &e)) && run_all(t, f, o, &e);
     team_free(t);
