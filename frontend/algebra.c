@@ -17,8 +17,7 @@ static Value *to_dtype(Lower *lo, Value *x, DType t, Loc loc) {
     return x == NULL || x->type.dtype == t ? x : emit1(lo, OP_cast, x, &(Attrs){.dtype = t}, loc);
 }
 
-/* ---- einsum
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- einsum ------------------------------------------------------------------------------------------------------ */
 
 typedef struct Einsum {
     Loc loc;
@@ -181,8 +180,7 @@ Val einsum_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return finish_arrow(lo, einsum_build(lo, &s, &result), &spec, to->loc);
 }
 
-/* ---- reductions
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- reductions -------------------------------------------------------------------------------------------------- */
 
 /* max(3, n): of numbers, as for dims. */
 static Val reduce_numbers(Lower *lo, const Builtin *b, const Ast *call, Val first) {
@@ -279,8 +277,7 @@ Val reduce_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return finish_arrow(lo, type_permute(lo, x, &order), &spec, e->loc);
 }
 
-/* ---- along one axis
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- along one axis ---------------------------------------------------------------------------------------------- */
 
 /* The axis named by argument i, which the tensor must have. */
 static const Poly *axis_arg(Lower *lo, const Ast *call, int i, const Value *x) {
@@ -346,9 +343,7 @@ Val one_hot_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, b->op, x, &(Attrs){.label = p->text, .size = p->size}, call->loc));
 }
 
-/* ---- concat
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- concat ------------------------------------------------------------------------------------------------------ */
 
 static const Poly *concat_label(Lower *lo, const Ast *e) {
     if (e->kind != AST_named || e->n != 1) {

@@ -31,8 +31,7 @@ Value *arg_tensor(Lower *lo, const Ast *call, int i) {
     return NULL;
 }
 
-/* ---- element-wise
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- element-wise ------------------------------------------------------------------------------------------------ */
 
 static double num_abs(double x) {
     return fabs(x);
@@ -154,8 +153,7 @@ static Val stop_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, b->op, arg_tensor(lo, call, 0), NULL, call->loc));
 }
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 #define UNARY(name, doc) \
     { #name, unary_eval, 1, 1, OP_##name, doc }

@@ -22,8 +22,7 @@ void call_bind(Lower *lo, const char *name, Val v, Loc loc) {
         vec_push(lo->a, lo->call->binds, ((Bind){.name = name, .val = v, .loc = loc}));
 }
 
-/* ---- who owns parameters
- * ------------------------------------------------------------------------------------------------ */
+/* ---- who owns parameters ----------------------------------------------------------------------------------------- */
 
 static bool tree_owns(Lower *lo, const Unit *u, const Ast *e) {
     if (e == NULL) return false;
@@ -46,8 +45,7 @@ bool fn_owns(Lower *lo, Decl *fn) {
     return fn->owns == OWNS_yes;
 }
 
-/* ---- arguments
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 static const char *suggest_argument(Lower *lo, const Ast *args, const char *word) {
     VEC(const char *) names = {0};
@@ -121,8 +119,7 @@ static bool bind_arguments(Lower *lo, Decl *fn, const Actual *actual, const int 
     return ok;
 }
 
-/* ---- expansion
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- expansion --------------------------------------------------------------------------------------------------- */
 
 static bool check_recursion(Lower *lo, Decl *fn, Loc loc) {
     int depth = 0;
@@ -205,8 +202,7 @@ Val call_function(Lower *lo, Decl *fn, int n, const Actual *actual, Loc loc, boo
     return v;
 }
 
-/* ---- call expressions
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- call expressions -------------------------------------------------------------------------------------------- */
 
 static bool actual_eval(Lower *lo, const Decl *fn, const Ast *arg, Actual *out) {
     const Ast *value = arg;

@@ -10,8 +10,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- arguments and results
- * --------------------------------------------------------------------------------------------- */
+/* ---- arguments and results --------------------------------------------------------------------------------------- */
 
 static bool entry_arguments(Lower *lo, const Ast *fn) {
     if (fn->at[FN_GENERICS]->n > 0)
@@ -61,8 +60,7 @@ static void write_states(Lower *lo) {
     }
 }
 
-/* ---- the function
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the function ------------------------------------------------------------------------------------------------ */
 
 static bool lower_in(Lower *lo, Decl *entry, const Ast *train) {
     const Ast *fn = entry->node;
@@ -100,8 +98,7 @@ bool entry_lower(Lower *lo, Decl *entry, const char *name, const Ast *train) {
     return ok;
 }
 
-/* ---- generate
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- generate ---------------------------------------------------------------------------------------------------- */
 
 /* A dim and the sizes to compile. */
 typedef struct Size {

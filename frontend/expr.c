@@ -9,8 +9,7 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- numbers
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 /* An operator of the language: on numbers, and as an op (swapped, negated) on tensors. */
 typedef struct Operator {
@@ -132,8 +131,7 @@ static Val fold(Lower *lo, const Operator *o, Val x, Val y, Loc loc) {
     return (Val){.kind = VAL_num, .integer = true, .num = value, .poly = fold_poly(lo, o, x, y, value)};
 }
 
-/* ---- operators
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- operators --------------------------------------------------------------------------------------------------- */
 
 /* == and != of what is no number: strings, none, element types. */
 static bool fold_equal(const Operator *o, Val x, Val y, Val *out) {
@@ -198,8 +196,7 @@ static Val eval_unary(Lower *lo, const Ast *e) {
     return val_tensor(emit1(lo, OP_neg, val_countable(lo, x.t), NULL, e->loc));
 }
 
-/* ---- names
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static Val eval_runtime(Lower *lo, const char *kind, Loc loc) {
     Inst *inst = emit(lo, OP_runtime, 0, NULL, &(Attrs){.kind = intern(kind)}, NULL, loc);
@@ -268,8 +265,7 @@ static Val eval_name(Lower *lo, const Ast *e) {
     }
 }
 
-/* ---- conditions
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- conditions -------------------------------------------------------------------------------------------------- */
 
 /* A condition that is known, perhaps once for every iteration. */
 static int condition_value(Lower *lo, const Ast *e, Val v) {
@@ -308,8 +304,7 @@ static Val eval_cond(Lower *lo, const Ast *e) {
     return c < 0 ? val_error() : expr_eval(lo, e->at[c ? IF_THEN : IF_ELSE]);
 }
 
-/* ---- the rest
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 static Val eval_num(Lower *lo, const Ast *e) {
     if (!e->integer) return val_num(e->num);

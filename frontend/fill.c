@@ -7,8 +7,7 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- new tensors
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- new tensors ------------------------------------------------------------------------------------------------- */
 
 /* What a shape argument says: the axes of a tensor, or of a list of dims. */
 static bool shape_arg(Lower *lo, const Ast *call, int i, DimList *dims, DType *like) {
@@ -52,8 +51,7 @@ Val zeros_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return made(emit(lo, b->op, 0, NULL, &at, NULL, call->loc));
 }
 
-/* ---- random numbers
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- random numbers ---------------------------------------------------------------------------------------------- */
 
 static uint32_t fnv1a(uint32_t h, const void *bytes, size_t n) {
     const unsigned char *p = bytes;
@@ -114,8 +112,7 @@ Val random_eval(Lower *lo, const Builtin *b, const Ast *call) {
     return val_tensor(emit1(lo, OP_cast, x.t, &(Attrs){.dtype = like}, call->loc));
 }
 
-/* ---- where a tensor lies
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- where a tensor lies ----------------------------------------------------------------------------------------- */
 
 static Val annotated(Lower *lo, Value *x, const Type *pins, Loc loc) {
     lo->b.loc = loc;

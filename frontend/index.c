@@ -101,8 +101,7 @@ Val index_eval(Lower *lo, const Ast *e) {
     return val_tensor(emit1(lo, OP_slice, x.t, &at, e->loc));
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* The positions that an indexed assignment writes, as i32. */
 static Value *written_index(Lower *lo, const Ast *e, const Poly *p) {
@@ -148,8 +147,7 @@ Val index_assign(Lower *lo, const Ast *target, Val x, Val v) {
     return val_tensor(inst == NULL ? NULL : inst->out[0]);
 }
 
-/* ---- as
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- as ---------------------------------------------------------------------------------------------------------- */
 
 /* "B * S = 8 * 16 = 128": a side of `as`, and its number of elements. */
 static const char *describe_side(Lower *lo, const LabelList *list, double *elements) {

@@ -47,8 +47,7 @@ typedef struct Carry {
 } Carry;
 typedef VEC(Carry) CarryList;
 
-/* ---- values in frames
- * -------------------------------------------------------------------------------------------------- */
+/* ---- values in frames -------------------------------------------------------------------------------------------- */
 
 Value *frame_import(Lower *lo, Frame *f, Value *v) {
     if (f == NULL || v == NULL || v->block == f->body) return v;
@@ -71,8 +70,7 @@ Value *frame_slice(Lower *lo, Frame *f, Value *stacked) {
     return arg;
 }
 
-/* ---- undoing an attempt
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- undoing an attempt ------------------------------------------------------------------------------------------ */
 
 typedef struct FrameMark {
     Frame *frame;
@@ -142,8 +140,7 @@ static void undo(Lower *lo, const Mark *k) {
     ordinals_set(lo, &lo->ordinals, &k->ordinals);
 }
 
-/* ---- segments
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- segments ---------------------------------------------------------------------------------------------------- */
 
 static bool alike(const Loop *l, int64_t i, int64_t k) {
     for (int c = 0; c < l->plan->conditions.n; c++)
@@ -174,8 +171,7 @@ static void note_condition(Lower *lo, Loop *l, const Segment *s, int64_t r) {
     l->again = !lo->restart;
 }
 
-/* ---- random draws
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- random draws ------------------------------------------------------------------------------------------------ */
 
 /* Draws are numbered alike in each iteration, whose number tells them apart: however the loop is cut, they are the
  * same. What follows the loop goes on after the iteration with most. */
@@ -189,8 +185,7 @@ static void ordinals_most(Lower *lo, Loop *l) {
     }
 }
 
-/* ---- one iteration of the source
- * ------------------------------------------------------------------------------------------------- */
+/* ---- one iteration of the source --------------------------------------------------------------------------------- */
 
 static void lower_body(Lower *lo, Loop *l, Val index) {
     LoopVar var = {lo->loop, lo->scope, index, l->from + l->n};
@@ -214,8 +209,7 @@ static Val varying_index(Lower *lo, const Loop *l, const Segment *s, int64_t r, 
     return (Val){.kind = VAL_num, .integer = true, .vec = v};
 }
 
-/* ---- carried values
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- carried values ---------------------------------------------------------------------------------------------- */
 
 static CarryType *carry_type(Loop *l, const char *name, int64_t first) {
     for (int i = 0; i < l->types.n; i++)
@@ -324,8 +318,7 @@ static bool carry_end(Lower *lo, Loop *l, const Segment *s, CarryList *carries, 
     return ok;
 }
 
-/* ---- a rolled segment
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- a rolled segment -------------------------------------------------------------------------------------------- */
 
 /* Everything that goes into the loop, in the order of its operands. */
 typedef struct Parts {
@@ -453,9 +446,7 @@ static bool lower_alone(Lower *lo, Loop *l, const Segment *s) {
     return lo->split == NULL;
 }
 
-/* ---- the statement
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the statement ----------------------------------------------------------------------------------------------- */
 
 static bool lower_segments(Lower *lo, Loop *l) {
     ordinals_set(lo, &l->start, &lo->ordinals);

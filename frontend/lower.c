@@ -11,8 +11,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- errors
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 enum { CHAIN_NOTES = 4 };
 
@@ -60,8 +59,7 @@ const char *suggest(Lower *lo, const char *word, int n, const char *const *candi
     return near == NULL ? "" : arena_printf(lo->a, "; did you mean `%s`?", near);
 }
 
-/* ---- instructions
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- instructions ------------------------------------------------------------------------------------------------ */
 
 Inst *emit(Lower *lo, Op op, int n, Value *const *in, const Attrs *at, Block *body, Loc loc) {
     Value **here = NEW_ARRAY(lo->a, Value *, n + 1);
@@ -93,8 +91,7 @@ Value *emit_const(Lower *lo, DType t, double x, Loc loc) {
     return inst == NULL ? NULL : inst->out[0];
 }
 
-/* ---- labels
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- labels ------------------------------------------------------------------------------------------------------ */
 
 static bool text_taken(const Lower *lo, const char *text) {
     for (int i = 0; i < lo->names.n; i++)
@@ -131,8 +128,7 @@ Label label_of(Lower *lo, const Poly *p) {
     return p->text;
 }
 
-/* ---- the mesh
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the mesh ---------------------------------------------------------------------------------------------------- */
 
 static bool mesh_add(Lower *lo, const char *name, int64_t size, Loc loc) {
     Mesh *m = &lo->m->mesh;
@@ -212,8 +208,7 @@ static bool mesh_build(Lower *lo) {
     return true;
 }
 
-/* ---- the module
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the module -------------------------------------------------------------------------------------------------- */
 
 static Decl *entry_find(Lower *lo, const Ast *node) {
     Decl *d = source_find(lo->main, node->name);

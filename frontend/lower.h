@@ -10,8 +10,8 @@
  *   value.c    Val: conversions, implicit adaptation      loop.c     `for`: rolled by period
  *   type.c     types and shardings, binding of arguments  scope.c    paths, parameters, states, metrics
  *   expr.c     expressions                                call.c     expansion of functions
- *   builtin.c, algebra.c, fill.c     the built-in functions, as a table
- *   train.c    the training step
+ *   builtin.c, algebra.c, fill.c   the built-in functions
+ *   train.c    the training step                       lower.c    errors, instructions, labels, the module
  *
  * Errors: the first at a place is reported; its value is VAL_error, and whatever is made of that is silently VAL_error
  * too. So one mistake gives one message, and lowering goes on to find the next. */
@@ -31,8 +31,7 @@ enum {
     MAX_PERIOD = 8,             /* iterations that one rolled body may hold */
 };
 
-/* ---- label expressions (poly.c) ------------------------------------------------------------------------------------
- */
+/* ---- label expressions (poly.c) ---------------------------------------------------------------------------------- */
 
 /* A dim: a name that stands for a size. Two dims of one name have different texts ("C", "C_1"). */
 typedef struct Sym {
@@ -65,8 +64,7 @@ const Poly *poly_mul(Arena *a, const Poly *x, const Poly *y);
 const Poly *poly_div(Arena *a, const Poly *x, const Poly *y);
 bool poly_is_const(const Poly *p);
 
-/* ---- values (value.c) ----------------------------------------------------------------------------------------------
- */
+/* ---- values (value.c) -------------------------------------------------------------------------------------------- */
 
 typedef struct Lower Lower;
 typedef struct Frame Frame;
@@ -131,8 +129,7 @@ const Poly *val_label(Lower *lo, Val v, Loc loc);
 /* A compile-time integer; false after an error. */
 bool val_integer(Lower *lo, Val v, const char *what, Loc loc, int64_t *out);
 
-/* ---- names and declarations (source.c) -----------------------------------------------------------------------------
- */
+/* ---- names and declarations (source.c) --------------------------------------------------------------------------- */
 
 typedef struct Unit Unit;
 typedef struct Decl Decl;
@@ -199,8 +196,7 @@ struct Call {
 Bind *call_find(const Call *c, const char *name);
 void call_bind(Lower *lo, const char *name, Val v, Loc loc);
 
-/* ---- loops (loop.c) ------------------------------------------------------------------------------------------------
- */
+/* ---- loops (loop.c) ---------------------------------------------------------------------------------------------- */
 
 typedef struct Capture {
     Value *outer, *arg;
@@ -223,8 +219,7 @@ Value *frame_import(Lower *lo, Frame *f, Value *v);
 /* The slice of a stacked value, of the enclosing block, in this iteration. */
 Value *frame_slice(Lower *lo, Frame *f, Value *stacked);
 
-/* ---- paths, parameters, states, metrics (scope.c) ------------------------------------------------------------------
- */
+/* ---- paths, parameters, states, metrics (scope.c) ---------------------------------------------------------------- */
 
 /* A path. In the body of a rolled loop its braces stand for lo + i * step. */
 struct Scope {
@@ -268,8 +263,7 @@ bool scope_check(Lower *lo);
 /* Whether parameters are made under a call of it. */
 bool fn_owns(Lower *lo, Decl *fn);
 
-/* ---- types (type.c) ------------------------------------------------------------------------------------------------
- */
+/* ---- types (type.c) ---------------------------------------------------------------------------------------------- */
 
 /* A type of the source, evaluated. */
 typedef struct TypeSpec {
@@ -294,8 +288,7 @@ Value *type_annotate(Lower *lo, Value *x, const Type *t);
 Value *type_permute(Lower *lo, Value *x, const LabelList *order);
 bool where_eval(Lower *lo, const Ast *where, int64_t size, AxisList *axes, Loc loc);
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------
- */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 Val expr_eval(Lower *lo, const Ast *e);
 /* The label that an expression names; NULL after an error. */
@@ -367,8 +360,7 @@ Value *train_step(Lower *lo, const Ast *train);
 /* What `train` sees: the file, what it imports, and the library's optimizers. */
 Unit *source_train_unit(Lower *lo);
 
-/* ---- the state of a lowering ---------------------------------------------------------------------------------------
- */
+/* ---- the state of a lowering ------------------------------------------------------------------------------------- */
 
 /* How many random draws a path has had. */
 typedef struct Ordinal {

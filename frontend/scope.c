@@ -11,8 +11,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- paths
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- paths ------------------------------------------------------------------------------------------------------- */
 
 static const char *join(Lower *lo, const char *path, const char *name) {
     if (*path == '\0' || *name == '\0') return *path == '\0' ? name : path;
@@ -79,8 +78,7 @@ bool scope_open(Lower *lo, const char *name, Loc loc) {
     return true;
 }
 
-/* ---- initial values
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- initial values ---------------------------------------------------------------------------------------------- */
 
 static bool init_number(Lower *lo, const Ast *e, double *out) {
     Val v = expr_eval(lo, e);
@@ -127,8 +125,7 @@ static bool from_eval(Lower *lo, const Ast *from, const char **out) {
     return true;
 }
 
-/* ---- variables
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- variables --------------------------------------------------------------------------------------------------- */
 
 static bool same_loc(Loc a, Loc b) {
     return a.file == b.file && a.begin == b.begin && a.end == b.end;
@@ -303,8 +300,7 @@ void slot_assign(Lower *lo, Slot *s, Val v, Loc loc) {
         s->whole = x, s->dirty = true;
 }
 
-/* ---- all variables together
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- all variables together -------------------------------------------------------------------------------------- */
 
 static bool vars_disjoint(Lower *lo, const Var *a, const Var *b) {
     const Var *many = a->stacked ? a : b, *other = a->stacked ? b : a;
@@ -328,9 +324,7 @@ bool scope_check(Lower *lo) {
     return true;
 }
 
-/* ---- metrics
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- metrics ----------------------------------------------------------------------------------------------------- */
 
 void scope_metric(Lower *lo, const Ast *node) {
     if (lo->serving) return;

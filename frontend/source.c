@@ -16,8 +16,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static char *read_failed(const char *path, const char *why) {
     diag_error((Loc){0}, "%s: %s", path, why);
@@ -58,8 +57,7 @@ Ast *frontend_parse(Arena *a, const char *path) {
     return text == NULL ? NULL : parse_text(a, arena_strdup(a, path), text, bytes);
 }
 
-/* ---- declarations
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- declarations ------------------------------------------------------------------------------------------------ */
 
 static Decl *own(const Unit *u, const char *name) {
     for (int i = 0; i < u->decls.n; i++)
@@ -90,8 +88,7 @@ static bool declare(Lower *lo, Unit *u, const Ast *node) {
     return true;
 }
 
-/* ---- imports
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- imports ----------------------------------------------------------------------------------------------------- */
 
 static Unit *unit_load(Lower *lo, const char *path, const char *name, const char *text, size_t bytes);
 
@@ -142,8 +139,7 @@ static bool import(Lower *lo, Unit *u, const Ast *node) {
     return true;
 }
 
-/* ---- a file
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- a file ------------------------------------------------------------------------------------------------------ */
 
 static Unit *unit_load(Lower *lo, const char *path, const char *name, const char *text, size_t bytes) {
     for (int i = 0; i < lo->units.n; i++)
@@ -194,8 +190,7 @@ Unit *source_train_unit(Lower *lo) {
     return u;
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static Val override_value(Lower *lo, const Decl *d) {
     const char *s = d->override;

@@ -8,8 +8,7 @@
 #include "lower.h"
 #include "support/intern.h"
 
-/* ---- what a block does, by its text
- * ------------------------------------------------------------------------------------ */
+/* ---- what a block does, by its text ------------------------------------------------------------------------------ */
 
 static void add_name(Lower *lo, NameList *out, const char *name) {
     for (int i = 0; i < out->n; i++)
@@ -42,8 +41,7 @@ bool stmt_returns(const Ast *block) {
     return false;
 }
 
-/* ---- assignment
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- assignment -------------------------------------------------------------------------------------------------- */
 
 static Slot *global_state(Lower *lo, const char *name) {
     Decl *d = call_find(lo->call, name) == NULL ? source_find(lo->call->unit, name) : NULL;
@@ -112,8 +110,7 @@ static void stmt_assign(Lower *lo, const Ast *node) {
     for (int i = 0; i < targets->n; i++) assign(lo, targets->at[i], i < n && n == targets->n ? v[i] : val_error());
 }
 
-/* ---- the other statements
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the other statements ---------------------------------------------------------------------------------------- */
 
 static Flow stmt_return(Lower *lo, const Ast *node) {
     Call *c = lo->call;

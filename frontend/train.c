@@ -25,8 +25,7 @@ typedef struct Train {
     VEC(const Group *) of; /* parallel to slots */
 } Train;
 
-/* ---- what `train` says
- * -------------------------------------------------------------------------------------------------- */
+/* ---- what `train` says ------------------------------------------------------------------------------------------- */
 
 static bool set_clip(Lower *lo, Train *t, const Ast *value) {
     Val v = expr_eval(lo, value);
@@ -84,8 +83,7 @@ static bool words_eval(Lower *lo, Train *t, const Ast *words) {
     return true;
 }
 
-/* ---- which parameters
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- which parameters -------------------------------------------------------------------------------------------- */
 
 /* `*` stands for any text. O(pattern x path): the last star is retried. */
 static bool glob(const char *pattern, const char *path) {
@@ -139,8 +137,7 @@ static bool select_parameters(Lower *lo, Train *t) {
     return true;
 }
 
-/* ---- the step
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 static Inst *emit_grad(Lower *lo, const Train *t) {
     Value *loss = lo->func->body->results.n > 0 ? lo->func->body->results.at[0] : NULL;

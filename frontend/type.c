@@ -11,8 +11,7 @@
 #include "support/intern.h"
 #include "support/str.h"
 
-/* ---- shardings
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- shardings --------------------------------------------------------------------------------------------------- */
 
 static bool axis_names(Lower *lo, const Ast *name, AxisList *out, int depth) {
     if (name->kind != AST_name) return fail(lo, name->loc, "expected the name of an axis of the mesh"), false;
@@ -66,8 +65,7 @@ static bool pins_disjoint(Lower *lo, const Type *t, Loc loc) {
     return true;
 }
 
-/* ---- types
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 static bool dtype_eval(Lower *lo, const Ast *node, TypeSpec *out) {
     if (node->name == NULL) return true;
@@ -194,8 +192,7 @@ Value *type_permute(Lower *lo, Value *x, const LabelList *order) {
     return same ? x : emit1(lo, OP_broadcast, x, &at, lo->b.loc);
 }
 
-/* ---- arguments
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 /* A generic, or a dim argument, that has no value yet. */
 static bool is_free(Lower *lo, const Ast *fn, const Ast *e) {
@@ -342,8 +339,7 @@ Val type_bind(Lower *lo, const Ast *fn, const Ast *arg, Val v, Loc loc) {
     return val_tensor(type_annotate(lo, x, &spec.type));
 }
 
-/* ---- results
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static bool check_labels(Lower *lo, const TypeSpec *spec, const Value *x, const Ast *result, Loc loc) {
     for (int i = 0; i < x->type.rank; i++)

@@ -78,8 +78,7 @@ const char *val_describe(Lower *lo, Val v) {
     return "an error";
 }
 
-/* ---- numbers as tensors --------------------------------------------------------------------------------------------
- */
+/* ---- numbers as tensors ------------------------------------------------------------------------------------------ */
 
 /* The value in each iteration, as base + i * step on the iteration index. */
 static Value *varying_tensor(Lower *lo, Val v, DType t, Loc loc) {
@@ -129,8 +128,7 @@ Value *val_countable(Lower *lo, Value *x) {
     return emit1(lo, OP_cast, x, &(Attrs){.dtype = DT_i32}, lo->b.loc);
 }
 
-/* ---- two operands ---------------------------------------------------------------------------------------------------
- */
+/* ---- two operands ------------------------------------------------------------------------------------------------ */
 
 /* The element type that a number or bool would have beside a tensor of type t. */
 static DType beside(Val v, DType t, bool arith) {
@@ -185,8 +183,7 @@ bool val_unify(Lower *lo, const char *what, Val x, Val y, bool arith, Loc loc, V
     return *a != NULL && *b != NULL;
 }
 
-/* ---- what arguments must be
- * ------------------------------------------------------------------------------------------ */
+/* ---- what arguments must be -------------------------------------------------------------------------------------- */
 
 const Poly *val_label(Lower *lo, Val v, Loc loc) {
     if (v.kind == VAL_error) return NULL;
