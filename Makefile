@@ -15,8 +15,12 @@ CFLAGS_release := -O2 -g
 CFLAGS_debug := -O0 -g3 -DARENA_MALLOC
 CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -DARENA_MALLOC
 CFLAGS_tsan := -O1 -g -fsanitize=thread -DMOE_REFERENCE_GEMM
+CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DARENA_MALLOC
+ifeq ($(VARIANT),fuzz)
+CC := clang-14
+endif
 CFLAGS_VARIANT := $(CFLAGS_$(VARIANT))
-$(if $(CFLAGS_VARIANT),,$(error unknown VARIANT '$(VARIANT)': release, debug, asan, tsan))
+$(if $(CFLAGS_VARIANT),,$(error unknown VARIANT '$(VARIANT)': release, debug, asan, tsan, fuzz))
 CFLAGS := -std=c11 -D_GNU_SOURCE $(CFLAGS_VARIANT)
 
 # Who may include what: only the driver sees all (tests/lint/includes checks the rest).

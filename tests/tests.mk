@@ -70,6 +70,25 @@ test-fast: test-bins
 lint:
 	@BUILD=$(BUILD) tests/run lint
 
+# Any bytes as input of what reads files (clang's libFuzzer); each target for FUZZ_SECONDS.
+FUZZ_SECONDS ?= 60
+FUZZ_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_CC = $(CC) $(CFLAGS_test) -fsanitize=fuzzer -Iir -Ipasses -Ifrontend -Icodegen -Iruntime -MMD -MP -o $@ $<
+$(BUILD)/tests/fuzz/weights_fuzz: tests/fuzz/weights_fuzz.c $(BUILD)/libmoert.a
+	@mkdir -p $(@D)
+	@echo "  FUZZ $<"
+	$(Q)$(FUZZ_CC) $(BUILD)/libmoert.a $(LIBS_model)
+$(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(OBJ_frontend) $(OBJ_codegen) $(OBJ_passes) $(OBJ_ir)
+	@mkdir -p $(@D)
+	@echo "  FUZZ $<"
+	$(Q)$(FUZZ_CC) $(filter %.o,$^) $(LIBS_moecc)
+
+.PHONY: fuzz fuzz-bins
+fuzz-bins: $(FUZZ_BIN)
+fuzz: deps
+	+@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=$(BUILD)-fuzz fuzz-bins
+	@tests/fuzz/run $(BUILD)-fuzz $(FUZZ_SECONDS)
+
 FORMATTED := $(wildcard ir/*.[ch] ir/support/*.[ch] frontend/*.[ch] passes/*.[ch] codegen/*.[ch] runtime/*.[ch] tests/*/*.[ch])
 .PHONY: format
 format:
