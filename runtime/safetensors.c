@@ -56,7 +56,7 @@ static bool name_check(const char *path, const char *name, Error *e) {
     for (const char *c = name; *c; c++)
         if ((unsigned char)*c < 32 || *c == 127)
             return error_set(e, "%s: a tensor's name has a control character", path);
-    for (const char *c = name; c; c = strchr(c, '/'), c += c != NULL)
+    for (const char *c = name; c; c = strchr(c, '/'), c = c ? c + 1 : NULL)
         if (*c == '/' || (c[0] == '.' && c[1] == '.' && (!c[2] || c[2] == '/')))
             return error_set(e, "%s: tensor '%.100s': the name is a path out of the file", path, name);
     return true;
