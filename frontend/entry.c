@@ -146,7 +146,7 @@ static const char *instance_name(Lower *lo, const char *entry, const SizeList *s
     return s.at;
 }
 
-static void lower_instance(Lower *lo, Decl *entry, const SizeList *sizes, const int *pick) {
+static void lower_instance(Lower *lo, Decl *entry, const Ast *node, const SizeList *sizes, const int *pick) {
     const char *name = instance_name(lo, entry->name, sizes, pick);
     bool first = true, last = true;
     for (int i = 0; i < sizes->n; i++) {
@@ -156,6 +156,7 @@ static void lower_instance(Lower *lo, Decl *entry, const SizeList *sizes, const 
         z->dim->size = dim_symbol(lo, z->dim->name, z->dim->node, z->at[pick[i]], false, z->dim->node->loc);
     }
     lo->serving = true;
+    lo->serving_at = node->loc;
     entry_lower(lo, entry, name, NULL);
     lo->serving = false;
     for (int i = 0; i < sizes->n; i++) sizes->at[i].dim->size = NULL;
@@ -185,6 +186,6 @@ void generate_lower(Lower *lo, Decl *entry, const Ast *node) {
             pick[i] = (int)(rest % sizes.at[i].n);
             rest /= sizes.at[i].n;
         }
-        lower_instance(lo, entry, &sizes, pick);
+        lower_instance(lo, entry, node, &sizes, pick);
     }
 }

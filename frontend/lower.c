@@ -21,6 +21,8 @@ static void note_chain(const Lower *lo) {
     for (const Call *c = lo->call; c != NULL && n < CHAIN_NOTES; c = c->outer)
         if (c->loc.file != 0 && c->fn != NULL && !c->binding)
             diag_note(c->loc, "in `%s`, called here", c->fn->name), n++;
+    if (lo->serving && lo->func != NULL)
+        diag_note(lo->serving_at, "in `%s`: sizes are those given here", lo->func->name);
 }
 
 Val fail(Lower *lo, Loc loc, const char *fmt, ...) {

@@ -412,7 +412,8 @@ struct Lower {
     /* of the function being lowered */
     Func *func;
     bool training;
-    bool serving; /* an instance of `generate`: nobody reads metrics */
+    bool serving;   /* an instance of `generate`: nobody reads metrics */
+    Loc serving_at; /* where it says so */
     Builder b;
     Frame *frame;
     Call *call;
