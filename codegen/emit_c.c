@@ -187,9 +187,9 @@ static void emit_call(Emit *e, const Inst *i) {
 
 /* Reads and writes whose value lies in the variable cost nothing. */
 static void emit_move(Emit *e, const Inst *i) {
-    const Value *v = i->op == OP_read ? i->out[0] : i->in[0];
     int64_t bytes;
     if (i->op == OP_read || i->op == OP_write) {
+        const Value *v = i->op == OP_read ? i->out[0] : i->in[0];
         if (v->offset == i->at.var->offset) return;
         const char *var = arena_printf(e->arena, "AT(%lld)", (long long)i->at.var->offset), *p = emit_pointer(e, v);
         emit_copy(e, i->op == OP_read ? p : var, i->op == OP_read ? var : p, type_local_bytes(&e->m->mesh, &v->type));
