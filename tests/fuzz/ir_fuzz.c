@@ -12,7 +12,7 @@
 static Topology *machine(void) {
     static Topology *t;
     const char *error = NULL;
-    if (t == NULL) t = topology_load(arena_new(), "package:2 core:4", &error);
+    if (t == NULL) t = topology_load(arena_new(), "pack:2 core:4 pu:1", &error);
     if (t == NULL) diag_bug("the machine: %s", error);
     return t;
 }

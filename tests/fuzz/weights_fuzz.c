@@ -13,7 +13,7 @@
 #include "../runtime/bigram.h"
 #include "host.h"
 
-static char dir[] = "/tmp/moecc-fuzz-XXXXXX";
+static char dir[] = "/dev/shm/moecc-fuzz-XXXXXX";
 
 static char *file(const char *name) {
     return xformat("%s/%s", dir, name);
