@@ -145,8 +145,7 @@ static void test_layout(void **state) {
 }
 
 int main(void) {
-    char dir[] = "/tmp/kernels_test.XXXXXX";
-    if (!mkdtemp(dir) || chdir(dir)) return 1;
+    const char *dir = test_dir();
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_top_k), cmocka_unit_test(test_text),
                                        cmocka_unit_test(test_sample), cmocka_unit_test(test_layout)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

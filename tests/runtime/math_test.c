@@ -20,7 +20,9 @@ WRAP(sqrt)
 WRAP(rsqrt)
 WRAP(sin)
 WRAP(cos)
-WRAP(tanh) WRAP(sigmoid) WRAP(erf) WRAP(floor)
+WRAP(tanh)
+WRAP(sigmoid)
+WRAP(erf) WRAP(floor)
 
     static double exact_rsqrt(double x) {
     return 1 / sqrt(x);

@@ -11,6 +11,7 @@
 // clang-format on
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rt.h"
 
@@ -30,6 +31,15 @@ static inline MoeProgram test_mesh(int naxes, const int64_t *size) {
         p.devices *= (int)size[i];
     }
     return p;
+}
+
+/* Enters a directory of its own, in memory if the system has such a place. */
+static inline const char *test_dir(void) {
+    static char memory[] = "/dev/shm/runtime_test.XXXXXX", disk[] = "/tmp/runtime_test.XXXXXX";
+    const char *dir = mkdtemp(memory);
+    if (!dir) dir = mkdtemp(disk);
+    if (!dir || chdir(dir)) exit(1);
+    return dir;
 }
 
 static inline Team *test_team(const MoeProgram *p, int workers, size_t bytes) {

@@ -470,8 +470,8 @@ static void test_signal(void **state) {
 }
 
 int main(void) {
-    char dir[] = "/tmp/train_test.XXXXXX", clean[64];
-    if (!mkdtemp(dir) || chdir(dir)) return 1;
+    char clean[64];
+    const char *dir = test_dir();
     make_text();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signal),  cmocka_unit_test(test_learns),     cmocka_unit_test(test_resumes),
