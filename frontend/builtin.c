@@ -141,7 +141,8 @@ static Val cast_eval(Lower *lo, const Builtin *b, const Ast *call) {
     Val t = expr_eval(lo, named ? &name : arg_at(call, 1)), x = expr_eval(lo, e);
     if (val_is_error(t) || val_is_error(x)) return val_error();
     if (t.kind != VAL_dtype)
-        return fail(lo, arg_at(call, 1)->loc, "expected an element type, found %s", val_describe(lo, t));
+        return fail(lo, named ? call->loc : arg_at(call, 1)->loc, "expected an element type, found %s",
+                    val_describe(lo, t));
     if (x.kind == VAL_num || x.kind == VAL_bool) return cast_number(lo, x, t.dtype, call->loc);
     if (x.kind != VAL_tensor)
         return fail(lo, e->loc, "only tensors and numbers are cast, found %s", val_describe(lo, x));

@@ -260,11 +260,14 @@ void scope_declare(Lower *lo, const Ast *node) {
 Val scope_global(Lower *lo, Decl *d) {
     Call *outer = lo->call, top = {.unit = d->unit};
     Scope *scope = lo->scope;
+    if (d->state == DECL_open) return fail(lo, d->node->name_loc, "`%s` is defined by itself", d->name);
+    d->state = DECL_open;
     lo->call = &top;
     while (lo->scope->outer != NULL) lo->scope = lo->scope->outer;
     Slot *s = slot_open(lo, d->node);
     lo->call = outer;
     lo->scope = scope;
+    d->state = DECL_fresh; /* looked up again at each use: a state's value changes */
     return s == NULL ? val_error() : slot_value(lo, s);
 }
 
