@@ -8,6 +8,7 @@
 
 #include "codegen.h"
 #include "passes.h"
+#include "words.h"
 
 static Topology *machine(void) {
     static Topology *t;

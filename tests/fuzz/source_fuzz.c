@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ast.h"
+#include "words.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     diag_reset();
