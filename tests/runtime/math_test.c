@@ -22,9 +22,10 @@ WRAP(sin)
 WRAP(cos)
 WRAP(tanh)
 WRAP(sigmoid)
-WRAP(erf) WRAP(floor)
+WRAP(erf)
+WRAP(floor)
 
-    static double exact_rsqrt(double x) {
+static double exact_rsqrt(double x) {
     return 1 / sqrt(x);
 }
 static double exact_sigmoid(double x) {
