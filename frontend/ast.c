@@ -113,8 +113,12 @@ AstList *ast_list_kind(AstList *list, AstKind kind) {
     return list;
 }
 
+enum { MAX_SIZES = 256 }; /* the list is copied for each */
+
 AstList *ast_list_more(Parser *p, AstList *list, Ast *kid) {
     Ast **last = &list->of.at[list->of.n - 1];
+    if ((*last)->n == MAX_SIZES) ast_stop(p, kid->loc, "these are too many sizes");
+    if (p->stop) return list;
     AstList kids = {0};
     for (int i = 0; i < (*last)->n; i++) ast_list_add(p, &kids, (*last)->at[i]);
     ast_list_add(p, &kids, kid);

@@ -27,6 +27,7 @@ enum {
     MAX_ITERATIONS = 1 << 16,   /* of one `for` */
     MAX_EXPANSIONS = 1 << 18,   /* calls, of one module */
     MAX_INSTRUCTIONS = 1 << 18, /* of one module */
+    MAX_NAMES = 1 << 13,        /* of one file, and of one function: they are searched one by one */
     MAX_INSTANCES = 64,         /* of `generate` */
     MAX_PERIOD = 8,             /* iterations that one rolled body may hold */
 };

@@ -2,8 +2,9 @@
  *
  * LALR(1) without conflicts. Most words of the language are also names wherever a name may stand (`word` below lists
  * them), so that a model may call a tensor `step` or an axis `at`; only those that would make a statement ambiguous
- * are reserved. An error is recovered at the end of its statement, or at a brace before that (the error was in the header
- * of a function, an `if` or a loop), so that the statements of the block are still checked. Messages come from report(): what stands there, what could. */
+ * are reserved. An error is recovered at the end of its statement, or at a brace before that (the error was in the
+ * header of a function, an `if` or a loop), so that the statements of the block are still checked. Messages say what
+ * stands there, and what could. */
 %define api.pure full
 %define api.location.type {Loc}
 %define api.value.type {Semantic}
@@ -53,15 +54,18 @@ static Ast *named_at(Loc loc, Ast *node) {
 %token <name> ID "a name" STR "a string"
 %token <node> NUM "a number"
 %token ARROW "->" DOTS ".." ELLIPSIS "..." POW "**" LE "<=" GE ">=" EQ "==" NE "!="
-%token FN "fn" ENTRY "entry" PARAM "param" STATE "state" DIM "dim" CONST "const" RETURN "return" FOR "for" IN "in" IF "if"
-       ELSE "else" FROM "from" AS "as" AND "and" OR "or" NOT "not"
-%token <name> MESH "mesh" AXIS "axis" DTYPE "dtype" IMPORT "import" FUSED "fused" MANUAL "manual" METRIC "metric" SCOPE "scope"
-       AT "at" STEP "step" EACH "each" TRAIN "train" GENERATE "generate" WITH "with" AFTER "after" FROZEN "frozen"
-
+/* Reserved, from FN to NOT (reserved() asks for that range). */
+%token FN "fn" ENTRY "entry" PARAM "param" STATE "state" DIM "dim" CONST "const" RETURN "return" FOR "for" IN "in"
+       IF "if" ELSE "else" FROM "from" AS "as" AND "and" OR "or" NOT "not"
+/* Names as well. */
+%token <name> MESH "mesh" AXIS "axis" DTYPE "dtype" IMPORT "import" FUSED "fused" MANUAL "manual" METRIC "metric"
+       SCOPE "scope" AT "at" STEP "step" EACH "each" TRAIN "train" GENERATE "generate" WITH "with" AFTER "after"
+       FROZEN "frozen"
 
 %type <name> word path alias
 %type <node> module import kv fn_rest fn_arg result type label label_x where manual init view layout_item def
-             block ifs place prim call postfix e branch arg arrow_to label_e word_value groups group element target_slice
+             block ifs place prim call postfix e branch arg arrow_to label_e word_value groups group element
+             target_slice
 %type <list> items item imports kvs bindings names generics fn_args fn_args1 results result_list labels labels1
              layout declaration defs keys dtypes seq seq_item stmt places es array labs args args1
              words group_seq group_item patterns sizes after
@@ -153,7 +157,8 @@ after: %empty                       { $$ = NONE; }
 /* ---- functions ---- */
 
 fn_rest: word generics '(' fn_args ')' results manual block {
-        $$ = NAMED(@1, KIDS(fn, @$, $1, OF(list, @2, NULL, $2), OF(list, @4, NULL, $4), OF(list, @6, NULL, $6), $7, $8));
+        Ast *args = OF(list, @4, NULL, $4), *rets = OF(list, @6, NULL, $6);
+        $$ = NAMED(@1, KIDS(fn, @$, $1, OF(list, @2, NULL, $2), args, rets, $7, $8));
       }
 generics: %empty                    { $$ = NONE; }
     | '<' names '>'                 { $$ = $2; }
@@ -275,7 +280,8 @@ postfix: prim
     | postfix '[' e ':' e ']'       { $$ = KIDS(index, @$, NULL, $1, $3, $5, NULL); }
     | postfix '[' e ':' e DOTS e ']' { $$ = KIDS(index, @$, NULL, $1, $3, $5, $7); }
     | postfix AS '(' labs ARROW labs ')'
-                                    { $$ = KIDS(relabel, @$, NULL, $1, OF(list, @4, NULL, $4), OF(list, @6, NULL, $6)); }
+                                    { $$ = KIDS(relabel, @$, NULL, $1, OF(list, @4, NULL, $4),
+                                                OF(list, @6, NULL, $6)); }
     | postfix IN STR                { $$ = NAMED(@3, KIDS(scoped, @$, $3, $1)); }
 labs: es
 prim: path                          { $$ = LEAF(name, @$, $1); }

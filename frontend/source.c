@@ -82,6 +82,10 @@ static bool declare(Lower *lo, Unit *u, const Ast *node) {
         fail(lo, node->name_loc, "`%s` is a built-in function", node->name);
         return false;
     }
+    if (u->decls.n == MAX_NAMES) {
+        fail(lo, node->name_loc, "a file declares at most %d names", MAX_NAMES);
+        return false;
+    }
     Decl *d = NEW(lo->a, Decl);
     *d = (Decl){.name = node->name, .node = node, .unit = u};
     vec_push(lo->a, u->decls, d);
@@ -165,6 +169,7 @@ static Unit *unit_load(Lower *lo, const char *path, const char *name, const char
             case AST_param:
             case AST_state:
                 ok &= declare(lo, u, node);
+                if (u->decls.n == MAX_NAMES && !ok) return NULL;
                 break;
             default:
                 break;

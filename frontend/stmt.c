@@ -210,8 +210,17 @@ static Flow stmt(Lower *lo, const Ast *node) {
     return FLOW_next;
 }
 
+/* Names are searched one by one. */
+static bool too_many_names(Lower *lo, Loc loc) {
+    Call *c = lo->call;
+    if (c->binds.n <= MAX_NAMES) return false;
+    c->returned = true;
+    c->result = fail(lo, loc, "a function has at most %d names", MAX_NAMES);
+    return true;
+}
+
 Flow stmt_block(Lower *lo, const Ast *block) {
     for (int i = 0; i < block->n; i++)
-        if (stmt(lo, block->at[i]) == FLOW_return) return FLOW_return;
+        if (too_many_names(lo, block->at[i]->loc) || stmt(lo, block->at[i]) == FLOW_return) return FLOW_return;
     return FLOW_next;
 }
