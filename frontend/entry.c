@@ -128,6 +128,10 @@ static bool size_eval(Lower *lo, const Ast *named, SizeList *out) {
             s.at[k - 1] = t;
         }
     }
+    for (int i = 0; i < out->n; i++)
+        if (out->at[i].dim == d) return fail(lo, named->loc, "`%s` is listed twice", named->name), false;
+    for (int i = 1; i < s.n; i++)
+        if (s.at[i] == s.at[i - 1]) return fail(lo, named->loc, "a size of `%s` is listed twice", named->name), false;
     vec_push(lo->a, *out, s);
     return true;
 }
