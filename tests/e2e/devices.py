@@ -3,7 +3,7 @@ import os
 import shutil
 
 import numpy as np
-from _moe import TMP, build, main, safetensors, sh, steps, text_file
+from _moe import ROOT, TMP, build, main, run, safetensors, sh, steps, text_file
 
 SIZES = ["L=4", "B=8", "S=16", "M=32", "N=4", "V=128", "G=8", "E=8", "P=16"]
 MESHES = ["data=1,expert=1", "data=1,expert=2", "data=2,expert=1", "data=2,expert=2", "data=2,expert=4",
@@ -45,6 +45,41 @@ def test_losses_over_20_steps():
         found, _ = train(mesh, STEPS, "loss")
         worst = max(abs(found[i]["loss"] / oracle[i]["loss"] - 1) for i in range(1, STEPS + 1))
         assert worst < 1e-5, (mesh, worst)
+
+
+def routing_model():
+    """The example, reporting the gates of the three likeliest experts of each token and which they are."""
+    source = open(os.path.join(ROOT, "examples", "gshard_lm.moe")).read()
+    watched = source.replace("    combine, dispatch", """    dim Top = 3
+    gate, choice = top_k(gates, E, Top)
+    metric gate = gate
+    metric choice = f32(choice)
+    combine, dispatch""")
+    assert watched != source
+    path = os.path.join(TMP, "routing.moe")
+    with open(path, "w") as f:
+        f.write(watched)
+    return path
+
+
+def test_routing_after_20_steps():
+    """Every mesh sends every token to the same experts; a difference is allowed only where two gates are within 1e-6."""
+    text = np.random.default_rng(5).integers(32, 127, (8, 17)).astype(np.int32)
+
+    def routes(mesh):
+        _, folder = train(mesh, STEPS, "loss")
+        got = run(build(routing_model(), mesh, SIZES), "loss", {"text": text}, "--weights", folder)
+        name = next(k for k in got if k.endswith("choice"))
+        return got[name], got[name[:-len("choice")] + "gate"]
+
+    want, gates = routes(MESHES[0])
+    for mesh in MESHES[1:]:
+        found, _ = routes(mesh)
+        for at in np.argwhere((found != want)[..., :2]):
+            row = gates[tuple(at[:-1])]
+            margin = abs(row[at[-1]] - row[at[-1] + 1])
+            print(f"{mesh}: choice {at} differs, margin {margin:.2g}")
+            assert margin < 1e-6, (mesh, at, row)
 
 
 def test_two_runs_are_equal_to_the_bit():

@@ -43,5 +43,17 @@ def test_library_is_documented():
         assert not missing, f"{f}: not in LANGUAGE.md: {missing}"
 
 
+def test_readme():
+    """The README's layer compiles, and its plan is what the README says: two all-to-alls, and none of the tokens or
+    weights gathered."""
+    readme = open(os.path.join(ROOT, "README.md")).read()
+    path = os.path.join(TMP, "layer.moe")
+    with open(path, "w") as f:
+        f.write(re.search(r"^```moe\n(.*?)^```$", readme, re.M | re.S).group(1))
+    _, plan, _ = sh([MOECC, path, "--plan"])
+    kinds = re.findall(r"^ +\d+ +\d+  (\w+) \(", plan, re.M)
+    assert kinds == ["all_to_all", "all_to_all"], plan
+
+
 if __name__ == "__main__":
     main()
