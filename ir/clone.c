@@ -89,6 +89,8 @@ Module *module_clone(const Module *m, Arena *arena) {
     c.to->phase = m->phase;
     c.to->mesh = m->mesh;
     c.to->source = copy_name(m->source);
+    c.to->generate_decode = copy_name(m->generate_decode);
+    c.to->generate_prefill = copy_name(m->generate_prefill);
     for (int i = 0; i < m->vars.n; i++) copy_var(&c, m->vars.at[i], i);
     for (int i = 0; i < m->funcs.n; i++) copy_func(&c, m->funcs.at[i]);
     return c.to;
