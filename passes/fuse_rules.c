@@ -166,7 +166,23 @@ static bool results_fit(const Members *m) {
     return !(scalar && tensor);
 }
 
+/* A label is one loop: a tensor and its own shard (shard_slice) do not share it. */
+static bool sizes_fit(const Members *m) {
+    Type all = {.rank = 0};
+    for (int i = 0; i < m->n; i++) {
+        const Type *t = span(m->at[i]);
+        for (int d = 0; d < t->rank; d++) {
+            int at = type_find(&all, t->dim[d].label);
+            if (at >= 0 && dim_local(m->mesh, &all.dim[at]) != dim_local(m->mesh, &t->dim[d])) return false;
+            if (at < 0 && all.rank == MAX_RANK) return false;
+            if (at < 0) all.dim[all.rank++] = t->dim[d];
+        }
+    }
+    return true;
+}
+
 bool fuse_fits(const Members *m) {
+    if (!sizes_fit(m)) return false;
     Loops loops = loops_of(m);
     if (!folds_fit(m, &loops)) return false;
     for (int i = 0; i < m->n; i++)
