@@ -46,7 +46,7 @@ static const char *const annotated =
     "decode \"loss\"\n"
     "prefill \"loss\"\n"
     "param \"block.{}.wi\" : f32[l:2, E:8@expert, M:4@()] = normal(0.02) stacked(0, 1) trained from \"h.{}.w\\077\"\n"
-    "param \"b\" : bf16[\"S+1\":4@(data, expert)] = uniform(1e-30)\n"
+    "param \"b\" : bf16[\"S+1\":8@(data, expert)] = uniform(1e-30)\n"
     "state \"n\" : i32[] = const(-3)\n"
     "\n"
     "entry \"loss\" (%x: f32[B:8@data, M:4], %0: i32[B:8]) -> (\"loss\", \"all of them\") {\n"
