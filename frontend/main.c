@@ -12,6 +12,7 @@
 #include "codegen.h"
 #include "compare.h"
 #include "frontend.h"
+#include "interpret.h"
 #include "ir.h"
 #include "passes.h"
 #include "support/str.h"
@@ -19,7 +20,7 @@
 #define MOECC_VERSION "0.1"
 
 typedef struct Options {
-    const char *command; /* "compile", "check" */
+    const char *command; /* "compile", "check", "run" */
     const char *input, *output;
     const char *target, *mesh, *topology;
     const char *emit, *plan;
@@ -27,7 +28,8 @@ typedef struct Options {
     const char *level; /* of optimization */
     bool debug, check_passes, list_passes, help, version, verbose, show;
     PassOptions pass;
-    VEC(const char *) defs;
+    InterpretOptions run; /* of "run" */
+    VEC(const char *) defs, in;
 } Options;
 
 static Arena *arena;
@@ -58,6 +60,8 @@ static const OptRow option_rows[] = {
     {"--verify-each", OPT_FLAG, FIELD(pass.verify_each), NULL, "also round-trip the IR's text after each pass"},
     {"--check-passes", OPT_FLAG, FIELD(check_passes), NULL,
      "interpret the program after each pass and compare with the first"},
+    {"--out", OPT_VALUE, FIELD(run.out), "DIR", "run: where results go, as NAME.npy"},
+    {"--f64", OPT_FLAG, FIELD(run.eval.f64), NULL, "run: compute in double precision"},
     {"-O0", OPT_FLAG, FIELD(pass.no_fuse), NULL, "no fusion"},
     {"-g", OPT_FLAG, FIELD(debug), NULL, "debug information in the binary"},
     {"-v", OPT_FLAG, FIELD(verbose), NULL, "say what is run"},
@@ -71,9 +75,11 @@ static void help(FILE *out) {
     fputs(
         "moecc model.moe -o model [options]   compile to one binary that trains and serves the model\n"
         "moecc check model.moe                diagnostics only\n"
-        "moecc stage.ir [options]             go on from a stage's text\n\n"
+        "moecc stage.ir [options]             go on from a stage's text\n"
+        "moecc run model.moe|stage.ir ENTRY   execute a stage in the reference interpreter, on numpy files\n\n"
         "  -o FILE                    the output; with --emit, text goes there instead of stdout\n"
-        "  -D NAME=VALUE              value of a dim or const of the source\n",
+        "  -D NAME=VALUE              value of a dim or const of the source\n"
+        "  --in NAME=FILE.npy         run: an argument; once for each\n",
         out);
     for (int i = 0; i < OPTION_ROWS; i++) {
         const OptRow *r = &option_rows[i];
@@ -133,11 +139,17 @@ static int parse_options(Options *o, int argc, char **argv) {
             const char *def = short_value(argc, argv, &i);
             if (def == NULL || strchr(def, '=') == NULL) return usage("expected NAME=VALUE after", "-D");
             vec_push(arena, o->defs, def);
+        } else if (strcmp(arg, "--in") == 0) {
+            if (++i == argc || strchr(argv[i], '=') == NULL) return usage("expected NAME=FILE.npy after", arg);
+            vec_push(arena, o->in, argv[i]);
         } else if (arg[0] == '-' && arg[1] != '\0') {
             if (!table_option(o, argc, argv, &i))
                 return usage("unknown option, or one with a missing or unwanted value,", arg);
-        } else if (strcmp(arg, "check") == 0 && o->input == NULL && strcmp(o->command, "compile") == 0) {
-            o->command = "check";
+        } else if ((strcmp(arg, "check") == 0 || strcmp(arg, "run") == 0) && o->input == NULL &&
+                   strcmp(o->command, "compile") == 0) {
+            o->command = arg;
+        } else if (o->input != NULL && strcmp(o->command, "run") == 0 && o->run.entry == NULL) {
+            o->run.entry = arg;
         } else if (o->input != NULL) {
             return usage("one input at a time; a second one is", arg);
         } else {
@@ -219,6 +231,16 @@ static int build(const Options *o, const Module *m) {
     return codegen_build(codegen_emit(m, o->target, arena), o->output, &b) ? 0 : EXIT_USER_ERROR;
 }
 
+/* `run`: as it was read, or after the passes that --stop-after asks for. */
+static int run(Options *o, Module *m, const Topology *topo) {
+    if (o->run.entry == NULL) return usage("the name of an entry is missing after", "run FILE");
+    if (o->pass.stop_after != NULL && !passes_run(m, o->start_at, &o->pass, topo, NULL, NULL)) return EXIT_USER_ERROR;
+    o->run.in = o->in.at;
+    o->run.nin = o->in.n;
+    o->run.eval.steps = 1;
+    return interpret(m, &o->run, arena) ? 0 : EXIT_USER_ERROR;
+}
+
 /* From the module on: the pass table, then the product that the options ask for. */
 static int compile(Options *o, Module *m) {
     const char *error = NULL;
@@ -227,6 +249,7 @@ static int compile(Options *o, Module *m) {
         fprintf(stderr, "moecc: --topology=%s: %s\n", o->topology, error);
         return EXIT_USER_ERROR;
     }
+    if (strcmp(o->command, "run") == 0) return run(o, m, topo);
     const Stage *stage = o->emit == NULL ? NULL : find_stage(o->emit);
     if (stage != NULL && stage->stop_after == NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
     if (stage != NULL) o->pass.stop_after = stage->stop_after;
