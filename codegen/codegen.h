@@ -5,11 +5,11 @@
 #include "ir.h"
 
 typedef struct BuildOptions {
-    const char *cc;     /* the C compiler; NULL: $CC, else "cc" */
-    const char *march;  /* of the binary; NULL: "native" */
-    bool debug;         /* -g, and the C file stays beside the output as OUT.c */
-    bool verbose;       /* show the command on stderr before it runs */
-    bool show_only;     /* show the command and do not run it */
+    const char *cc;    /* the C compiler; NULL: $CC, else "cc" */
+    const char *march; /* of the binary; NULL: "native" */
+    bool debug;        /* -g, and the C file stays beside the output as OUT.c */
+    bool verbose;      /* show the command on stderr before it runs */
+    bool show_only;    /* show the command and do not run it */
 } BuildOptions;
 
 /* Whether targets.def has such a row ("cpu"). */

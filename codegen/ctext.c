@@ -11,8 +11,12 @@ static const char *const storage[DT_COUNT] = {
 #undef DTYPE
 };
 
-const char *storage_type(DType t) { return storage[t]; }
-const char *temp_type(DType t) { return t == DT_i32 || t == DT_bool ? "int32_t" : "float"; }
+const char *storage_type(DType t) {
+    return storage[t];
+}
+const char *temp_type(DType t) {
+    return t == DT_i32 || t == DT_bool ? "int32_t" : "float";
+}
 
 const char *const_text(Arena *a, DType t, double value) {
     if (t == DT_bool) return value != 0 ? "1" : "0";

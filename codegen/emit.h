@@ -8,9 +8,9 @@
 typedef struct Emit {
     const Module *m;
     Arena *arena;
-    Str kernels; /* text of the loop nests, each a function */
-    Str funcs;   /* text of the IR's functions */
-    int depth;   /* of indentation in funcs */
+    Str kernels;              /* text of the loop nests, each a function */
+    Str funcs;                /* text of the IR's functions */
+    int depth;                /* of indentation in funcs */
     VEC(const char *) kernel; /* texts so far; equal nests are one kernel */
     VEC(const char *) gemm;   /* rows of the tables, without the source line */
     VEC(const char *) gemm_where;

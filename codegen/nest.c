@@ -12,10 +12,15 @@
 
 #include "ctext.h"
 
-/* ---- what an instruction spans ------------------------------------------------------------------------------------ */
+/* ---- what an instruction spans ------------------------------------------------------------------------------------
+ */
 
-static const Inst *region_first(const Inst *inst) { return inst->body != NULL ? inst->body->first : inst; }
-static const Inst *region_next(const Inst *whole, const Inst *i) { return whole->body != NULL ? i->next : NULL; }
+static const Inst *region_first(const Inst *inst) {
+    return inst->body != NULL ? inst->body->first : inst;
+}
+static const Inst *region_next(const Inst *whole, const Inst *i) {
+    return whole->body != NULL ? i->next : NULL;
+}
 
 bool nest_is_input(const NestBuild *b, const Value *v) {
     if (b->inst->body != NULL) return v->def == NULL && v->block == b->inst->body;
@@ -30,7 +35,8 @@ const Value *nest_result(const NestBuild *b, const Value *v) {
     return NULL;
 }
 
-/* ---- parameters, nodes, stores ------------------------------------------------------------------------------------ */
+/* ---- parameters, nodes, stores ------------------------------------------------------------------------------------
+ */
 
 static int param_of(NestBuild *b, const Value *v, bool written) {
     Nest *n = b->n;
@@ -45,7 +51,9 @@ int nest_input(NestBuild *b, const Value *v) {
     return param_of(b, b->inst->body != NULL ? b->inst->in[v->index] : v, false);
 }
 
-int nest_output(NestBuild *b, const Value *result) { return param_of(b, result, true); }
+int nest_output(NestBuild *b, const Value *result) {
+    return param_of(b, result, true);
+}
 
 int nest_add(NestBuild *b, Node node) {
     vec_push(b->arena, b->n->node, node);
@@ -73,7 +81,9 @@ int nest_node(NestBuild *b, const Value *v) {
     return node;
 }
 
-void nest_store(NestBuild *b, Store s) { vec_push(b->arena, b->n->store, s); }
+void nest_store(NestBuild *b, Store s) {
+    vec_push(b->arena, b->n->store, s);
+}
 
 static const char *store_text(DType t) {
     if (t == DT_bf16) return "p[i] = moe_to_bf16(a)";
@@ -81,7 +91,8 @@ static const char *store_text(DType t) {
     return t == DT_bool ? "p[i] = (uint8_t)a" : "p[i] = a";
 }
 
-/* ---- strides ------------------------------------------------------------------------------------------------------ */
+/* ---- strides ------------------------------------------------------------------------------------------------------
+ */
 
 int nest_loop_of(const Nest *n, Label label) {
     for (int i = 0; i < n->nloop; i++)
@@ -104,7 +115,8 @@ Linear nest_linear(const NestBuild *b, const Type *t) {
     return l;
 }
 
-/* ---- loops -------------------------------------------------------------------------------------------------------- */
+/* ---- loops --------------------------------------------------------------------------------------------------------
+ */
 
 static void loop_append(Nest *n, const Dim *d) {
     if (nest_loop_of(n, d->label) >= 0) return;

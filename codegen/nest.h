@@ -46,7 +46,7 @@ typedef struct Node {
     bool uses_i, uses_j;
     Linear i, j;
     int level, stage;
-    bool kept;     /* computed in one stage and read in a later one from a row of scratch */
+    bool kept; /* computed in one stage and read in a later one from a row of scratch */
 } Node;
 
 typedef struct Store {
@@ -87,7 +87,8 @@ Nest *nest_build(const Module *m, const Inst *inst, Arena *a);
 /* The kernel's parameter list and body, without its name: equal nests give equal text. */
 char *nest_text(Nest *n, Arena *a);
 
-/* ---- between the files of the nest -------------------------------------------------------------------------------- */
+/* ---- between the files of the nest --------------------------------------------------------------------------------
+ */
 
 typedef VEC(Dim) DimVec;
 
@@ -99,7 +100,7 @@ typedef struct NestBuild {
     struct Known {
         const Value *value;
         int node;
-    } *known;
+    } * known;
     int nknown, knowncap;
 } NestBuild;
 

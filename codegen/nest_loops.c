@@ -60,7 +60,8 @@ static void shape_loops(Nest *n) {
     for (int l = 0; l < n->nloop; l++) n->loop[l].column = l == n->nloop - 1;
 }
 
-/* ---- levels and stages -------------------------------------------------------------------------------------------- */
+/* ---- levels and stages --------------------------------------------------------------------------------------------
+ */
 
 static int linear_level(const Nest *n, const Linear *l) {
     int level = 0;
@@ -69,7 +70,9 @@ static int linear_level(const Nest *n, const Linear *l) {
     return level;
 }
 
-static int max_int(int a, int b) { return a > b ? a : b; }
+static int max_int(int a, int b) {
+    return a > b ? a : b;
+}
 
 static void rank_nodes(Nest *n) {
     int rows = n->nloop - n->ncolumn;
@@ -116,7 +119,8 @@ static void find_serial(Nest *n) {
     }
 }
 
-/* ---- dealing ------------------------------------------------------------------------------------------------------ */
+/* ---- dealing ------------------------------------------------------------------------------------------------------
+ */
 
 static bool can_split(const Nest *n, int loop) {
     if (n->loop[loop].whole || (n->folds && n->loop[loop].column)) return false;

@@ -2,14 +2,15 @@
  *
  * An elementwise op is its `expr` over its operands' nodes and needs no code here. The ops that look at indices have a
  * row in one of two small tables. An op that only picks elements (slice, shard_slice, gather, broadcast) becomes a load
- * with other strides, so inside a region it costs nothing. An op that places elements (scatter, update, pad) stores with
- * an index into a result filled beforehand. */
+ * with other strides, so inside a region it costs nothing. An op that places elements (scatter, update, pad) stores
+ * with an index into a result filled beforehand. */
 #include <string.h>
 
 #include "ctext.h"
 #include "nest.h"
 
-/* ---- domains ------------------------------------------------------------------------------------------------------ */
+/* ---- domains ------------------------------------------------------------------------------------------------------
+ */
 
 static void want_type(const NestBuild *b, DimVec *dims, const Type *t) {
     for (int i = 0; i < t->rank; i++) {
@@ -19,7 +20,9 @@ static void want_type(const NestBuild *b, DimVec *dims, const Type *t) {
     }
 }
 
-static void domain_operand(const NestBuild *b, const Inst *i, DimVec *dims) { want_type(b, dims, &i->in[0]->type); }
+static void domain_operand(const NestBuild *b, const Inst *i, DimVec *dims) {
+    want_type(b, dims, &i->in[0]->type);
+}
 
 static void domain_scatter(const NestBuild *b, const Inst *i, DimVec *dims) {
     want_type(b, dims, &i->in[1]->type);
@@ -77,8 +80,8 @@ static void domain_einsum(const NestBuild *b, const Inst *i, DimVec *dims) {
 }
 
 static void (*const domain[OP_COUNT])(const NestBuild *, const Inst *, DimVec *) = {
-    [OP_reduce] = domain_operand,  [OP_pad] = domain_operand,      [OP_scatter] = domain_scatter,
-    [OP_update] = domain_update,   [OP_relabel] = domain_relabel,  [OP_einsum] = domain_einsum,
+    [OP_reduce] = domain_operand, [OP_pad] = domain_operand,     [OP_scatter] = domain_scatter,
+    [OP_update] = domain_update,  [OP_relabel] = domain_relabel, [OP_einsum] = domain_einsum,
 };
 
 void op_domain(const NestBuild *b, const Inst *inst, DimVec *dims) {
@@ -88,13 +91,16 @@ void op_domain(const NestBuild *b, const Inst *inst, DimVec *dims) {
         want_type(b, dims, &inst->out[0]->type);
 }
 
-/* ---- plain nodes -------------------------------------------------------------------------------------------------- */
+/* ---- plain nodes --------------------------------------------------------------------------------------------------
+ */
 
 static Node node_new(const Inst *i, const char *text) {
     return (Node){.text = text, .dtype = i->out[0]->type.dtype, .param = -1};
 }
 
-static void define(NestBuild *b, const Inst *i, Node n) { nest_define(b, i->out[0], nest_add(b, n)); }
+static void define(NestBuild *b, const Inst *i, Node n) {
+    nest_define(b, i->out[0], nest_add(b, n));
+}
 
 static void nodes_elem(NestBuild *b, const Inst *i) {
     Node n = node_new(i, op_info[i->op].expr);
@@ -102,7 +108,9 @@ static void nodes_elem(NestBuild *b, const Inst *i) {
     define(b, i, n);
 }
 
-static void nodes_same(NestBuild *b, const Inst *i) { nest_define(b, i->out[0], nest_node(b, i->in[0])); }
+static void nodes_same(NestBuild *b, const Inst *i) {
+    nest_define(b, i->out[0], nest_node(b, i->in[0]));
+}
 
 static void nodes_cast(NestBuild *b, const Inst *i) {
     DType to = i->out[0]->type.dtype;
@@ -119,7 +127,8 @@ static void nodes_runtime(NestBuild *b, const Inst *i) {
     define(b, i, node_new(i, strcmp(i->at.kind, "step") == 0 ? "w->step" : "w->steps"));
 }
 
-/* ---- indices ------------------------------------------------------------------------------------------------------ */
+/* ---- indices ------------------------------------------------------------------------------------------------------
+ */
 
 /* The global index along one axis of a type, as the linear function i. */
 static Linear global_index(NestBuild *b, const Dim *d) {
@@ -212,7 +221,8 @@ static void nodes_gather(NestBuild *b, const Inst *i) {
     define(b, i, n);
 }
 
-/* ---- placing ------------------------------------------------------------------------------------------------------ */
+/* ---- placing ------------------------------------------------------------------------------------------------------
+ */
 
 static void fill_result(NestBuild *b, const Value *result, const char *text, const Value *copy) {
     vec_push(b->arena, b->n->fill, ((Fill){result, text, copy}));
@@ -267,7 +277,8 @@ static void nodes_relabel(NestBuild *b, const Inst *i) {
     nest_store(b, s);
 }
 
-/* ---- folds -------------------------------------------------------------------------------------------------------- */
+/* ---- folds --------------------------------------------------------------------------------------------------------
+ */
 
 static const struct FoldText {
     const char *kind, *clause, *update, *add, *start_f32, *start_i32;
@@ -318,7 +329,9 @@ static void fold_node(NestBuild *b, const Inst *i, int x, const char *kind) {
     nest_store(b, s);
 }
 
-static void nodes_reduce(NestBuild *b, const Inst *i) { fold_node(b, i, nest_node(b, i->in[0]), i->at.kind); }
+static void nodes_reduce(NestBuild *b, const Inst *i) {
+    fold_node(b, i, nest_node(b, i->in[0]), i->at.kind);
+}
 
 static void nodes_einsum(NestBuild *b, const Inst *i) {
     int x = nest_node(b, i->in[0]);
@@ -361,15 +374,16 @@ static void nodes_cumsum(NestBuild *b, const Inst *i) {
     define(b, i, sum);
 }
 
-/* ---- the table ---------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------
+ */
 
 static void (*const nodes[OP_COUNT])(NestBuild *, const Inst *) = {
-    [OP_cast] = nodes_cast,       [OP_const] = nodes_const,     [OP_runtime] = nodes_runtime,
-    [OP_iota] = nodes_iota,       [OP_one_hot] = nodes_one_hot, [OP_random] = nodes_random,
-    [OP_slice] = nodes_slice,     [OP_gather] = nodes_gather,   [OP_shard_slice] = nodes_shard_slice,
-    [OP_broadcast] = nodes_same,  [OP_scatter] = nodes_scatter, [OP_update] = nodes_update,
-    [OP_pad] = nodes_pad,         [OP_relabel] = nodes_relabel, [OP_reduce] = nodes_reduce,
-    [OP_einsum] = nodes_einsum,   [OP_cumsum] = nodes_cumsum,
+    [OP_cast] = nodes_cast,      [OP_const] = nodes_const,     [OP_runtime] = nodes_runtime,
+    [OP_iota] = nodes_iota,      [OP_one_hot] = nodes_one_hot, [OP_random] = nodes_random,
+    [OP_slice] = nodes_slice,    [OP_gather] = nodes_gather,   [OP_shard_slice] = nodes_shard_slice,
+    [OP_broadcast] = nodes_same, [OP_scatter] = nodes_scatter, [OP_update] = nodes_update,
+    [OP_pad] = nodes_pad,        [OP_relabel] = nodes_relabel, [OP_reduce] = nodes_reduce,
+    [OP_einsum] = nodes_einsum,  [OP_cumsum] = nodes_cumsum,
 };
 
 void op_nodes(NestBuild *b, const Inst *inst) {

@@ -39,8 +39,10 @@ static const char *linear_text(Text *t, const Linear *l) {
     }
     if (l->dyn != NULL) str_addf(&s, "%s%s", s.n > 0 ? " + " : "", l->dyn);
     if (l->base != 0 || s.n == 0) {
-        if (s.n > 0) str_addf(&s, l->base < 0 ? " - %lld" : " + %lld", (long long)(l->base < 0 ? -l->base : l->base));
-        else str_addf(&s, "%lld", (long long)l->base);
+        if (s.n > 0)
+            str_addf(&s, l->base < 0 ? " - %lld" : " + %lld", (long long)(l->base < 0 ? -l->base : l->base));
+        else
+            str_addf(&s, "%lld", (long long)l->base);
     }
     return s.at;
 }
@@ -64,14 +66,22 @@ typedef struct Names {
 static const char *name_of(const Names *names, const char *word, size_t n) {
     if (n != 1) return NULL;
     switch (word[0]) {
-        case 'a': return names->a;
-        case 'b': return names->b;
-        case 'c': return names->c;
-        case 'p': return names->p;
-        case 'i': return names->i;
-        case 'j': return names->j;
-        case 's': return names->s;
-        default: return NULL;
+        case 'a':
+            return names->a;
+        case 'b':
+            return names->b;
+        case 'c':
+            return names->c;
+        case 'p':
+            return names->p;
+        case 'i':
+            return names->i;
+        case 'j':
+            return names->j;
+        case 's':
+            return names->s;
+        default:
+            return NULL;
     }
 }
 
@@ -82,8 +92,10 @@ static const char *expand(Text *t, const char *text, const Names *names) {
         if (isalnum((unsigned char)*text) || *text == '_')
             while (isalnum((unsigned char)text[n]) || text[n] == '_' || text[n] == '.') n++;
         const char *name = name_of(names, text, n);
-        if (name != NULL) str_add(&s, name);
-        else str_add_n(&s, text, n);
+        if (name != NULL)
+            str_add(&s, name);
+        else
+            str_add_n(&s, text, n);
         text += n;
     }
     return s.at;
@@ -118,9 +130,12 @@ static void print_store(Text *t, const Store *s) {
     LINE(t, "%s;", expand(t, s->text, &names));
 }
 
-/* ---- columns ------------------------------------------------------------------------------------------------------ */
+/* ---- columns ------------------------------------------------------------------------------------------------------
+ */
 
-static bool in_column(const Text *t, const Node *x) { return !x->fold && x->level > t->rows; }
+static bool in_column(const Text *t, const Node *x) {
+    return !x->fold && x->level > t->rows;
+}
 
 /* Arithmetic without function calls on loads that need no index of their own. */
 static bool is_cheap(const Text *t, const Node *x, int depth) {
@@ -221,8 +236,7 @@ static void print_columns(Text *t, int stage) {
     Nest *n = t->n;
     for (int k = 0; k < n->node.n; k++) {
         const Node *x = &n->node.at[k];
-        if (x->fold && x->stage == stage + 1)
-            LINE(t, "%s %s = %s;", temp_type(x->dtype), node_name(t, k), x->start);
+        if (x->fold && x->stage == stage + 1) LINE(t, "%s %s = %s;", temp_type(x->dtype), node_name(t, k), x->start);
     }
     for (int l = t->rows; l < n->nloop; l++) {
         if (l == n->nloop - 1) print_simd(t, stage);
@@ -233,7 +247,8 @@ static void print_columns(Text *t, int stage) {
     for (int l = t->rows; l < n->nloop; l++) close_loop(t);
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------------------------------
+ */
 
 /* What stands right inside `level` rows, knowing the folds of the stages before. */
 static void print_row_nodes(Text *t, int level, int stage) {
@@ -253,8 +268,7 @@ static void print_scratch(Text *t) {
     int64_t size = 1;
     for (int l = t->rows; l < t->n->nloop; l++) size *= t->n->loop[l].size;
     for (int k = 0; k < t->n->node.n; k++)
-        if (t->n->node.at[k].kept)
-            LINE(t, "%s t%d[%lld];", temp_type(t->n->node.at[k].dtype), k, (long long)size);
+        if (t->n->node.at[k].kept) LINE(t, "%s t%d[%lld];", temp_type(t->n->node.at[k].dtype), k, (long long)size);
 }
 
 static void print_body(Text *t) {

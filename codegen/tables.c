@@ -4,8 +4,10 @@
 #include "emit.h"
 
 static void add_quoted(Str *s, const char *text) {
-    if (text == NULL) str_add(s, "NULL");
-    else str_add_quoted(s, text);
+    if (text == NULL)
+        str_add(s, "NULL");
+    else
+        str_add_quoted(s, text);
 }
 
 static void add_axes(Str *s, const AxisList *axes) {
@@ -116,10 +118,10 @@ static void add_program(const Emit *e, Str *s) {
     const struct {
         const char *name;
         int n;
-    } table[] = {
-        {"vars", m->vars.n}, {"funcs", m->funcs.n}, {"gemms", e->gemm.n}, {"colls", e->coll.n}};
+    } table[] = {{"vars", m->vars.n}, {"funcs", m->funcs.n}, {"gemms", e->gemm.n}, {"colls", e->coll.n}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].n > 0) str_addf(s, "    .n%s = %d, .%s = %s,\n", table[i].name, table[i].n, table[i].name, table[i].name);
+        if (table[i].n > 0)
+            str_addf(s, "    .n%s = %d, .%s = %s,\n", table[i].name, table[i].n, table[i].name, table[i].name);
     str_addf(s, "    .vars_bytes = %lld,\n", (long long)vars_bytes(m));
     if (m->generate_decode != NULL) {
         str_add(s, "    .generate_decode = ");

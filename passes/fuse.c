@@ -1,8 +1,8 @@
 /* fuse.c: element-wise chains and folds become one loop nest.
  *
- * Greedy, in program order: each instruction that may be part of a nest joins the nests of its producers, as long as the
- * union is one nest (fuse_rules.c) and no path leads out of it and back in through another instruction. So softmax, a
- * norm, cross entropy and an optimizer's update end up as one nest each: every tensor is read and written once.
+ * Greedy, in program order: each instruction that may be part of a nest joins the nests of its producers, as long as
+ * the union is one nest (fuse_rules.c) and no path leads out of it and back in through another instruction. So softmax,
+ * a norm, cross entropy and an optimizer's update end up as one nest each: every tensor is read and written once.
  * Constants, counters and what is cheaply made of them are copied into the nests that use them.
  *
  * Then each nest is replaced by a `fused` instruction: arguments are what comes from outside, results what is used
@@ -29,16 +29,20 @@ typedef struct Fuse {
     Block *block;
     Node *node; /* in program order */
     int n;
-    VEC(int) *group; /* [first member]: members, ascending */
-    bool *is_result; /* [node]: a result of the block */
+    VEC(int) * group; /* [first member]: members, ascending */
+    bool *is_result;  /* [node]: a result of the block */
     int mark;
 } Fuse;
 
 /* Value.id is the defining instruction's number in the block, -1 for arguments. */
-static int node_of(const Value *v) { return v->def == NULL ? -1 : v->id; }
+static int node_of(const Value *v) {
+    return v->def == NULL ? -1 : v->id;
+}
 
 /* Collectives, and loops that may hold some, keep their order: each waits for the one before. */
-static bool is_ordered(const Inst *i) { return op_info[i->op].emit == EMIT_coll || i->op == OP_loop; }
+static bool is_ordered(const Inst *i) {
+    return op_info[i->op].emit == EMIT_coll || i->op == OP_loop;
+}
 
 static void collect(Fuse *f) {
     int before = -1;
@@ -67,7 +71,8 @@ static void collect(Fuse *f) {
     }
 }
 
-/* ---- which unions ------------------------------------------------------------------------------------------------- */
+/* ---- which unions -------------------------------------------------------------------------------------------------
+ */
 
 static bool used_outside(const void *ctx, const Value *v, const Members *m) {
     const Fuse *f = ctx;
@@ -153,14 +158,17 @@ static void find_groups(Fuse *f) {
     }
 }
 
-/* ---- the new order ------------------------------------------------------------------------------------------------ */
+/* ---- the new order ------------------------------------------------------------------------------------------------
+ */
 
 /* A unit is a group or a lone instruction, named by its first member; it is done when its last member would be. */
 typedef struct Unit {
     int first, last;
 } Unit;
 
-static int by_last(const void *a, const void *b) { return ((const Unit *)a)->last - ((const Unit *)b)->last; }
+static int by_last(const void *a, const void *b) {
+    return ((const Unit *)a)->last - ((const Unit *)b)->last;
+}
 
 typedef struct Order {
     VEC(int) done; /* units, operands first */
@@ -216,13 +224,14 @@ static Order order_units(Fuse *f) {
     return o;
 }
 
-/* ---- the new instructions ----------------------------------------------------------------------------------------- */
+/* ---- the new instructions -----------------------------------------------------------------------------------------
+ */
 
 typedef struct Region {
     Block *body;
-    VEC(Value *) in;  /* operands, parallel to the body's arguments */
+    VEC(Value *) in;           /* operands, parallel to the body's arguments */
     VEC(Value *) leaf, copied; /* leaves and their copies inside */
-    VEC(Value *) out; /* values used outside */
+    VEC(Value *) out;          /* values used outside */
 } Region;
 
 static Value *leaf_known(const Region *r, const Value *leaf) {

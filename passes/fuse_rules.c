@@ -18,7 +18,9 @@ typedef struct Loops {
     Label at[2 * MAX_RANK];
 } Loops;
 
-static bool picks(Op op) { return op == OP_slice || op == OP_shard_slice || op == OP_gather; }
+static bool picks(Op op) {
+    return op == OP_slice || op == OP_shard_slice || op == OP_gather;
+}
 
 /* Arithmetic that costs no more than the load of a stored result. */
 static bool cheap(const Inst *i) {
@@ -34,7 +36,9 @@ static bool leaf_at(const Inst *inst, int depth) {
     return true;
 }
 
-bool fuse_is_leaf(const Inst *inst) { return leaf_at(inst, LEAF_DEPTH); }
+bool fuse_is_leaf(const Inst *inst) {
+    return leaf_at(inst, LEAF_DEPTH);
+}
 
 bool fuse_can(const Inst *inst) {
     if (fuse_is_leaf(inst)) return false;
@@ -48,7 +52,9 @@ bool fuse_has(const Members *m, const Inst *inst) {
 }
 
 /* What a member loops over: its result, and for a fold what it removes. */
-static const Type *span(const Inst *i) { return i->op == OP_reduce ? &i->in[0]->type : &i->out[0]->type; }
+static const Type *span(const Inst *i) {
+    return i->op == OP_reduce ? &i->in[0]->type : &i->out[0]->type;
+}
 
 static int loop_find(const Loops *l, Label label) {
     for (int i = 0; i < l->n; i++)

@@ -16,7 +16,9 @@
 
 #include <stdlib.h>
 
-static int64_t align_up(int64_t n) { return (n + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN; }
+static int64_t align_up(int64_t n) {
+    return (n + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+}
 
 static int64_t plan_vars(Module *m) {
     int64_t end = 0;
@@ -29,7 +31,8 @@ static int64_t plan_vars(Module *m) {
     return end;
 }
 
-/* ---- offsets ------------------------------------------------------------------------------------------------------ */
+/* ---- offsets ------------------------------------------------------------------------------------------------------
+ */
 
 static int by_size(const void *a, const void *b) {
     const Buffer *x = *(Buffer *const *)a, *y = *(Buffer *const *)b;
@@ -37,7 +40,9 @@ static int by_size(const void *a, const void *b) {
     return x->start != y->start ? (x->start > y->start ? 1 : -1) : (x > y) - (x < y);
 }
 
-static bool overlap(const Buffer *a, const Buffer *b) { return a->start <= b->end && b->start <= a->end; }
+static bool overlap(const Buffer *a, const Buffer *b) {
+    return a->start <= b->end && b->start <= a->end;
+}
 
 /* `placed` is sorted by offset. The tightest gap that fits, else the end. */
 static int64_t best_gap(const Buffer *b, Buffer *const *placed, int n, int64_t base) {
@@ -53,7 +58,8 @@ static int64_t best_gap(const Buffer *b, Buffer *const *placed, int n, int64_t b
 }
 
 static int64_t plan_offsets(Plan *p, int64_t base) {
-    Buffer **order = NEW_ARRAY(p->arena, Buffer *, p->buffer.n + 1), **placed = NEW_ARRAY(p->arena, Buffer *, p->buffer.n + 1);
+    Buffer **order = NEW_ARRAY(p->arena, Buffer *, p->buffer.n + 1),
+           **placed = NEW_ARRAY(p->arena, Buffer *, p->buffer.n + 1);
     int n = 0, nplaced = 0;
     for (int i = 0; i < p->buffer.n; i++) {
         Buffer *b = &p->buffer.at[i];
@@ -72,7 +78,8 @@ static int64_t plan_offsets(Plan *p, int64_t base) {
     return align_up(end);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------------
+ */
 
 static void set_offset(Plan *p, Value *v) {
     Place place = *plan_place(p, v);

@@ -9,12 +9,12 @@ enum { PLAN_ALIGN = 64 }; /* of every offset, in bytes */
 /* A stretch of memory with one lifetime; values are places in it. */
 typedef struct Buffer {
     int64_t bytes;
-    int start, end;    /* positions in program order, both inclusive */
-    int64_t offset;    /* -1: not yet placed */
-    const Var *var;    /* it is this variable's memory; NULL: a temporary's */
-    bool pinned;       /* an argument or result of the function: no other value may share it */
-    bool sliced;       /* a loop body writes its slices: it moves with the iteration */
-    int merged;        /* another buffer that took this one over, -1: none */
+    int start, end; /* positions in program order, both inclusive */
+    int64_t offset; /* -1: not yet placed */
+    const Var *var; /* it is this variable's memory; NULL: a temporary's */
+    bool pinned;    /* an argument or result of the function: no other value may share it */
+    bool sliced;    /* a loop body writes its slices: it moves with the iteration */
+    int merged;     /* another buffer that took this one over, -1: none */
 } Buffer;
 
 /* Where a value lies. */

@@ -17,14 +17,17 @@
 
 enum { FOREVER = INT_MAX };
 
-Place *plan_place(Plan *p, const Value *v) { return &p->place.at[v->id]; }
+Place *plan_place(Plan *p, const Value *v) {
+    return &p->place.at[v->id];
+}
 
 Buffer *plan_buffer(Plan *p, int buffer) {
     while (p->buffer.at[buffer].merged >= 0) buffer = p->buffer.at[buffer].merged;
     return &p->buffer.at[buffer];
 }
 
-/* ---- views -------------------------------------------------------------------------------------------------------- */
+/* ---- views --------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct Order {
     int n;
@@ -86,7 +89,8 @@ static bool is_view(const Mesh *m, const Inst *i, int64_t *delta) {
     return order_equal(&in, &out);
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------------- */
+/* ---- places -------------------------------------------------------------------------------------------------------
+ */
 
 static int buffer_new(Plan *p, int64_t bytes) {
     vec_push(p->arena, p->buffer,
@@ -99,7 +103,9 @@ static void set_place(Plan *p, Value *v, int buffer, int64_t delta) {
     vec_push(p->arena, p->place, ((Place){.buffer = buffer, .delta = delta, .defined = p->position}));
 }
 
-static void place_new(Plan *p, Value *v) { set_place(p, v, buffer_new(p, type_local_bytes(&p->m->mesh, &v->type)), 0); }
+static void place_new(Plan *p, Value *v) {
+    set_place(p, v, buffer_new(p, type_local_bytes(&p->m->mesh, &v->type)), 0);
+}
 
 static void place_like(Plan *p, Value *v, const Value *other, int64_t delta) {
     Place o = *plan_place(p, other);
@@ -196,7 +202,8 @@ static void place_block(Plan *p, const Block *b) {
     for (Inst *i = b->first; i != NULL; i = i->next) place_inst(p, b, i);
 }
 
-/* ---- lifetimes ---------------------------------------------------------------------------------------------------- */
+/* ---- lifetimes ----------------------------------------------------------------------------------------------------
+ */
 
 static void use_at(Plan *p, const Value *v, int position) {
     int b = plan_place(p, v)->buffer;
@@ -230,7 +237,8 @@ static void live_func(Plan *p) {
     }
 }
 
-/* ---- sharing ------------------------------------------------------------------------------------------------------ */
+/* ---- sharing ------------------------------------------------------------------------------------------------------
+ */
 
 /* A carried value starts where its operand lies, when this loop is the last to see it. */
 static void share_carry(Plan *p, const Inst *loop, int k) {
@@ -299,7 +307,8 @@ static void share_write(Plan *p, const Inst *write) {
     b->merged = to;
 }
 
-/* ---- the order of it all ------------------------------------------------------------------------------------------ */
+/* ---- the order of it all ------------------------------------------------------------------------------------------
+ */
 
 /* The variable whose memory v is a view of, NULL: none. */
 static Var *var_behind(const Mesh *m, const Value *v) {

@@ -1,6 +1,6 @@
-/* codegen_test.c: the table loop for emitted code: random instances of every op, sharded at random, compiled by moecc into
- * one binary a mesh and run by it, against the interpreter. Then random programs of such ops, where fusion, views and
- * shared memory meet. Each function runs with one worker a device and with three: the same bits.
+/* codegen_test.c: the table loop for emitted code: random instances of every op, sharded at random, compiled by moecc
+ * into one binary a mesh and run by it, against the interpreter. Then random programs of such ops, where fusion, views
+ * and shared memory meet. Each function runs with one worker a device and with three: the same bits.
  *
  * The binary is run from outside, on .npy files; moecc is the one that was built beside this test (or $MOECC). */
 #include "samples.h"
@@ -90,7 +90,8 @@ static Tensor npy_read(Arena *a, const char *path, const Type *t) {
 
 static void run_func(Arena *a, const Func *f, const Tensor *args, const char *binary, const char *out,
                      const char *workers) {
-    const char *argv[MAX_ARGS] = {binary, "run", f->name, "--steps", "1000", "--workers", workers, "--out", path_of(a, out)};
+    const char *argv[MAX_ARGS] = {binary,      "run",   f->name, "--steps",      "1000",
+                                  "--workers", workers, "--out", path_of(a, out)};
     int n = 9;
     for (int i = 0; i < f->body->args.n; i++) {
         const char *name = f->body->args.at[i]->name, *path = path_of(a, arena_printf(a, "%s.npy", name));
@@ -164,7 +165,8 @@ static void check_module(Arena *a, const Module *m) {
     }
 }
 
-static const Mesh meshes[] = {{1, {"x"}, {1}}, {2, {"x", "y"}, {2, 2}}, {3, {"x", "y", "z"}, {2, 2, 2}}, {1, {"x"}, {3}}};
+static const Mesh meshes[] = {
+    {1, {"x"}, {1}}, {2, {"x", "y"}, {2, 2}}, {3, {"x", "y", "z"}, {2, 2, 2}}, {1, {"x"}, {3}}};
 
 static Module *module_on(Arena *a, int mesh) {
     Module *m = module_new(a);
@@ -194,9 +196,10 @@ static void test_every_op(void **state) {
 
 /* Ops that keep small integers small: sums stay exact in f32, so results are equal bit for bit. */
 static void test_programs(void **state) {
-    static const Op ops[] = {OP_add,   OP_sub,   OP_maximum, OP_minimum, OP_neg,     OP_abs,    OP_sign,  OP_where,
-                             OP_reduce, OP_cumsum, OP_top_k, OP_slice,   OP_pad,     OP_gather, OP_scatter, OP_update,
-                             OP_loop,  OP_relabel, OP_one_hot, OP_broadcast, OP_lt, OP_cast,   OP_exp,    OP_sigmoid};
+    static const Op ops[] = {OP_add,     OP_sub,       OP_maximum, OP_minimum, OP_neg,   OP_abs,
+                             OP_sign,    OP_where,     OP_reduce,  OP_cumsum,  OP_top_k, OP_slice,
+                             OP_pad,     OP_gather,    OP_scatter, OP_update,  OP_loop,  OP_relabel,
+                             OP_one_hot, OP_broadcast, OP_lt,      OP_cast,    OP_exp,   OP_sigmoid};
     for (int mesh = 0; mesh < (int)(sizeof meshes / sizeof *meshes); mesh++) {
         Arena *a = arena_new();
         Module *m = module_on(a, mesh);
