@@ -52,9 +52,21 @@ static Type *class_type(const Propagation *p, int t) {
     return &p->types.at[find(p, t)];
 }
 
+/* A mesh axis of size 1 splits nothing: without it there is nothing to gather or to reduce over it. */
+static Type without_unit_axes(const Mesh *mesh, const Type *t) {
+    Type u = *t;
+    for (int d = 0; d < u.rank; d++) {
+        const AxisList *axes = &t->dim[d].axes;
+        u.dim[d].axes.n = 0;
+        for (int i = 0; i < axes->n; i++)
+            if (mesh->size[axes->at[i]] > 1) axes_add(&u.dim[d].axes, axes->at[i]);
+    }
+    return u;
+}
+
 static int add_tensor(Propagation *p, const Type *t) {
     int id = p->types.n;
-    vec_push(p->a, p->types, *t);
+    vec_push(p->a, p->types, without_unit_axes(&p->m->mesh, t));
     vec_push(p->a, p->parent, id);
     vec_push(p->a, p->for_update, true);
     return id;
