@@ -81,25 +81,41 @@ static bool write_all(int fd, const char *text) {
     return true;
 }
 
-/* In the folder of the output, so that the rename stays within one file system. */
-static bool temp_name(char *buffer, const char *out) {
-    if (snprintf(buffer, PATH_MAX, "%s.tmp%ld", out, (long)getpid()) < PATH_MAX) return true;
-    buffer[0] = '\0';
-    errno = ENAMETOOLONG;
-    return failed("write", out);
+/* A file that is being written. `to` is the path once links are followed, so that a link stays one; `temp` lies in the
+ * same folder, so that the rename stays within one file system. A device or a pipe (`special`) cannot be replaced. */
+typedef struct Output {
+    char to[PATH_MAX], temp[PATH_MAX];
+    bool special;
+} Output;
+
+static bool output_find(Output *o, const char *path) {
+    struct stat st;
+    bool exists = stat(path, &st) == 0;
+    *o = (Output){.special = exists && !S_ISREG(st.st_mode)};
+    if (exists && S_ISDIR(st.st_mode)) return errno = EISDIR, failed("write", path);
+    if (exists && realpath(path, o->to) == NULL) return failed("write", path);
+    if (!exists) snprintf(o->to, PATH_MAX, "%s", path);
+    if (snprintf(o->temp, PATH_MAX, "%s.tmp%ld", o->to, (long)getpid()) < PATH_MAX) return true;
+    return errno = ENAMETOOLONG, failed("write", path);
+}
+
+/* Never through a link that someone else put there. */
+static int temp_open(const char *temp) {
+    unlink(temp);
+    return open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 }
 
 bool codegen_write_file(const char *path, const char *text) {
     if (strcmp(path, "-") == 0) return write_all(STDOUT_FILENO, text) || failed("write", "standard output");
-    char temp[PATH_MAX];
-    if (!temp_name(temp, path)) return false;
-    int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    Output o;
+    if (!output_find(&o, path)) return false;
+    int fd = o.special ? open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC) : temp_open(o.temp);
     if (fd < 0) return failed("write", path);
     bool ok = write_all(fd, text);
     ok &= close(fd) == 0;
-    if (ok && rename(temp, path) == 0) return true;
+    if (ok && (o.special || rename(o.temp, o.to) == 0)) return true;
     failed("write", path);
-    unlink(temp);
+    if (!o.special) unlink(o.temp);
     return false;
 }
 
@@ -233,18 +249,22 @@ static bool make_work(void) {
 }
 
 static bool compile(const char *text, const char *out, const BuildOptions *opt, const Runtime *r) {
-    if (!make_work() || !temp_name(temp_out, out) || !codegen_write_file(c_file, text)) return false;
+    Output o;
+    if (!output_find(&o, out)) return false;
+    if (o.special) return errno = EINVAL, failed("make a program of", out);
+    if (!make_work() || !codegen_write_file(c_file, text)) return false;
+    memcpy(temp_out, o.temp, sizeof temp_out);
     Command c = {.n = 0};
     command_fill(&c, opt, r);
     if (opt->verbose || opt->show_only) command_show(&c);
     if (opt->show_only) return true;
     /* An output that cannot be written is the user's to mend: find out before the compiler does. */
-    int fd = open(temp_out, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return failed("write", out);
+    int fd = temp_open(temp_out);
+    if (fd < 0) return temp_out[0] = '\0', failed("write", out);
     close(fd);
     int status = command_run(&c);
     if (status != 0) return compile_failed(&c, status, text, out);
-    if (rename(temp_out, out) != 0) return failed("write", out);
+    if (rename(temp_out, o.to) != 0) return failed("write", out);
     temp_out[0] = '\0';
     char kept[PATH_MAX];
     return !opt->debug || copy_text(out, text, kept);
