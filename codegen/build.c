@@ -218,11 +218,20 @@ static bool compile_failed(const Command *c, int status, const char *text, const
              saved ? kept : "");
 }
 
+/* $CC may hold options, as make has it: "gcc -fsanitize=thread". */
+static void add_words(Command *c, const char *words) {
+    static char copy[1024];
+    snprintf(copy, sizeof copy, "%s", words);
+    char *rest = NULL;
+    for (char *w = strtok_r(copy, " \t", &rest); w != NULL; w = strtok_r(NULL, " \t", &rest)) add(c, w);
+}
+
 static void command_fill(Command *c, const BuildOptions *opt, const Runtime *r) {
     static char march[64];
     const char *cc = opt->cc != NULL ? opt->cc : getenv("CC");
     snprintf(march, sizeof march, "-march=%s", opt->march != NULL ? opt->march : "native");
-    add(c, cc != NULL && *cc != '\0' ? cc : "cc");
+    if (cc != NULL) add_words(c, cc);
+    if (c->n == 0) add(c, "cc");
     const char *const flags[] = {
         "-std=c11",          "-O3",           march, "-fwrapv",  "-fno-math-errno", "-fno-trapping-math",
         "-ffp-contract=off", "-fopenmp-simd", "-w",  "-pthread", SANITIZE "-I"};

@@ -26,7 +26,7 @@ typedef struct Place {
 } Place;
 
 typedef struct Plan {
-    const Module *m;
+    Module *m;
     const Func *f;
     Arena *arena;
     VEC(Buffer) buffer;

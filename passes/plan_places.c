@@ -310,11 +310,41 @@ static void share_write(Plan *p, const Inst *write) {
 /* ---- the order of it all ------------------------------------------------------------------------------------------
  */
 
-/* The variable whose memory v is a view of, NULL: none. */
-static Var *var_behind(const Mesh *m, const Value *v) {
+/* The value whose memory v is a view of. */
+static const Value *behind(const Mesh *m, const Value *v) {
     int64_t delta;
     while (v->def != NULL && is_view(m, v->def, &delta)) v = v->def->in[0];
+    return v;
+}
+
+/* The variable whose memory v is a view of, NULL: none. */
+static Var *var_behind(const Mesh *m, const Value *v) {
+    v = behind(m, v);
     return v->def != NULL && v->def->op == OP_read ? v->def->at.var : NULL;
+}
+
+/* At the end of an iteration carried values are copied to their places one after the other. One that hands on an old
+ * value whose place is overwritten before (a, b = f(a), a) is copied first. */
+static void save_handed_on(Plan *p, Inst *loop) {
+    Block *body = loop->body;
+    int first = 1 + (int)loop->at.xs;
+    for (int k = 1; k < loop->at.carry; k++) {
+        Value *v = body->results.at[k];
+        const Value *arg = behind(&p->m->mesh, v);
+        if (arg->def != NULL || arg->block != body || arg->index < first || arg->index >= first + k) continue;
+        Builder b = {p->m, body, NULL, loop->loc};
+        Value *copy = build1(&b, OP_cast, v, &(Attrs){.dtype = v->type.dtype});
+        copy->type = v->type;
+        body->results.at[k] = copy;
+    }
+}
+
+static void save_in_loops(Plan *p, Block *b) {
+    for (Inst *i = b->first; i != NULL; i = i->next) {
+        if (i->op != OP_loop) continue;
+        save_handed_on(p, i);
+        save_in_loops(p, i->body);
+    }
 }
 
 /* A result, or a value written elsewhere, that is an old value of a changing variable must be copied out of it. */
@@ -333,6 +363,7 @@ static void find_copied_reads(Plan *p) {
 void plan_places(Plan *p) {
     const Block *b = p->f->body;
     find_copied_reads(p);
+    save_in_loops(p, p->f->body);
     for (int k = 0; k < b->args.n; k++) place_new(p, b->args.at[k]);
     place_block(p, b);
     live_func(p);
