@@ -93,3 +93,11 @@ FORMATTED := $(wildcard ir/*.[ch] ir/support/*.[ch] frontend/*.[ch] passes/*.[ch
 .PHONY: format
 format:
 	clang-format-14 -i $(FORMATTED)
+
+# A table of shares of this machine's peak; PEER=jax adds ratios (tests/bench/README.md). PEER_PYTHON: one that has jax.
+PEER_PYTHON ?= .venv-bench/bin/python3
+.PHONY: bench
+bench: all $(VENV) $(if $(PEER),$(PEER_PYTHON))
+	@BUILD=$(BUILD) PEER=$(PEER) PEER_PYTHON=$(PEER_PYTHON) CC=$(CC) $(VENV) tests/bench/bench.py
+.venv-bench/bin/python3:
+	$(Q)/usr/bin/python3 -m venv .venv-bench && .venv-bench/bin/pip install -q jax
