@@ -200,20 +200,30 @@ static bool copy_text(const char *out, const char *text, char *kept) {
     return snprintf(kept, PATH_MAX, "%s.c", out) < PATH_MAX && codegen_write_file(kept, text);
 }
 
-/* The C compiler is at fault, or the text is: the text stays for inspection. */
+/* Whether the same command makes a program that does nothing: if not, compiler or libraries are at fault. */
+static bool compiler_works(const Command *c) {
+    return codegen_write_file(c_file, "#include \"moe_rt.h\"\nconst MoeProgram moe_program;\n") && command_run(c) == 0;
+}
+
+/* The C compiler is at fault, or the text is: then the text stays for inspection. */
 static bool compile_failed(const Command *c, int status, const char *text, const char *out) {
     if (status == 127) {
         diag_error((Loc){0}, "cannot run the C compiler %s: %s (set CC to one)", c->at[0], strerror(errno));
         return false;
     }
     show_log();
-    char kept[PATH_MAX];
-    bool saved = copy_text(out, text, kept);
-    remove_work();
     if (status > 128) {
         diag_error((Loc){0}, "the C compiler was ended by signal %d", status - 128);
         return false;
     }
+    if (!compiler_works(c)) {
+        diag_error((Loc){0}, "the C compiler (%s) cannot make a program that does nothing with moecc's runtime",
+                   c->at[0]);
+        return false;
+    }
+    char kept[PATH_MAX];
+    bool saved = copy_text(out, text, kept);
+    remove_work();
     diag_bug("the C compiler (%s) refused the generated code%s%s", c->at[0], saved ? ", kept in " : "",
              saved ? kept : "");
 }

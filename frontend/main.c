@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ast.h"
@@ -156,10 +157,42 @@ static int parse_options(Options *o, int argc, char **argv) {
             o->input = arg;
         }
     }
+    return 0;
+}
+
+typedef struct Stage {
+    const char *emit, *stop_after; /* stop_after NULL: before the first pass */
+} Stage;
+
+static const Stage stages[] = {
+    {"ast", NULL},       {"ir", NULL},  {"sharded", "propagate"}, {"local", "partition"}, {"placed", "place"},
+    {"planned", "plan"}, {"c", "plan"},
+};
+
+static const Stage *find_stage(const char *emit) {
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        if (strcmp(stages[i].emit, emit) == 0) return &stages[i];
+    return NULL;
+}
+
+static bool same_file(const char *a, const char *b) {
+    struct stat sa, sb;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* What the options say together; 0 or the exit status. */
+static int check_options_agree(const Options *o) {
     const char *ids[] = {o->pass.dump_after, o->pass.stop_after, o->start_at};
     for (int i = 0; i < 3; i++)
-        if (ids[i] != NULL && !passes_has(ids[i]) && strcmp(ids[i], "all") != 0)
+        if (ids[i] != NULL && !passes_has(ids[i]) && (i > 0 || strcmp(ids[i], "all") != 0))
             return usage("no such pass (see --passes):", ids[i]);
+    if ((o->emit != NULL) + (o->plan != NULL) + (o->pass.stop_after != NULL) > 1)
+        return usage("one of --emit, --plan and --stop-after at a time, for", o->input);
+    if (o->emit != NULL && find_stage(o->emit) == NULL) return usage("no such stage for --emit:", o->emit);
+    if (o->plan != NULL && strcmp(o->plan, "text") != 0 && strcmp(o->plan, "json") != 0)
+        return usage("no such form for --plan (text, json):", o->plan);
+    if (!codegen_has_target(o->target)) return usage("no such target:", o->target);
+    if (o->output != NULL && same_file(o->input, o->output)) return usage("the output is the input,", o->output);
     return 0;
 }
 
@@ -186,24 +219,8 @@ static Module *read_module(const Options *o) {
 /* ---- products -----------------------------------------------------------------------------------------------------
  */
 
-typedef struct Stage {
-    const char *emit, *stop_after; /* stop_after NULL: before the first pass */
-} Stage;
-
-static const Stage stages[] = {
-    {"ast", NULL},       {"ir", NULL},  {"sharded", "propagate"}, {"local", "partition"}, {"placed", "place"},
-    {"planned", "plan"}, {"c", "plan"},
-};
-
-static const Stage *find_stage(const char *emit) {
-    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-        if (strcmp(stages[i].emit, emit) == 0) return &stages[i];
-    return NULL;
-}
-
 static int write_text(const Options *o, const char *text) {
-    if (o->output == NULL || strcmp(o->output, "-") == 0) return fputs(text, stdout) < 0 ? EXIT_USER_ERROR : 0;
-    return codegen_write_file(o->output, text) ? 0 : EXIT_USER_ERROR;
+    return codegen_write_file(o->output == NULL ? "-" : o->output, text) ? 0 : EXIT_USER_ERROR;
 }
 
 /* --check-passes: each stage runs in the interpreter on made-up arguments, twice: real numbers in f64, and integers,
@@ -264,17 +281,24 @@ static int compile(Options *o, Module *m) {
     return o->check_passes && o->output == NULL ? 0 : build(o, m);
 }
 
+/* The exit status after printing: a full disk is an error. */
+static int printed(void) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+    fprintf(stderr, "moecc: cannot write standard output: %s\n", strerror(errno));
+    return EXIT_USER_ERROR;
+}
+
 int main(int argc, char **argv) {
     arena = arena_new();
     Options o = {.command = "compile", .target = "cpu", .topology = "auto"};
     int bad = parse_options(&o, argc, argv);
     if (bad != 0) return bad;
-    if (o.help) return help(stdout), 0;
-    if (o.version) return puts("moecc " MOECC_VERSION), 0;
-    if (o.list_passes) return passes_list(stdout), 0;
+    if (o.help) return help(stdout), printed();
+    if (o.version) return puts("moecc " MOECC_VERSION), printed();
+    if (o.list_passes) return passes_list(stdout), printed();
     if (o.input == NULL) return help(stderr), EXIT_USAGE;
-    if (o.emit != NULL && find_stage(o.emit) == NULL) return usage("no such stage for --emit:", o.emit);
-    if (!codegen_has_target(o.target)) return usage("no such target:", o.target);
+    bad = check_options_agree(&o);
+    if (bad != 0) return bad;
     if (o.emit != NULL && strcmp(o.emit, "ast") == 0) {
         Ast *ast = frontend_parse(arena, o.input);
         return ast == NULL ? EXIT_USER_ERROR : write_text(&o, ast_print(ast, arena));

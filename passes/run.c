@@ -91,8 +91,24 @@ static bool run_one(Module *m, const Pass *p, const PassOptions *opt, PassCtx *c
     return ok;
 }
 
+static const Pass *find_pass(const char *id) {
+    for (int i = 0; i < PASS_COUNT && id != NULL; i++)
+        if (strcmp(passes[i].id, id) == 0) return &passes[i];
+    return NULL;
+}
+
+/* A stage that was read may be before or behind what the options name. */
+static bool check_phase(const Module *m, const char *option, const char *id, Phase need) {
+    if (id == NULL || m->phase == need) return true;
+    diag_error((Loc){0}, "%s=%s needs a module at %s; this one is %s", option, id, phase_name[need],
+               phase_name[m->phase]);
+    return false;
+}
+
 bool passes_run(Module *m, const char *start_at, const PassOptions *opt, const Topology *topo,
                 void (*after_each)(Module *, const char *, void *), void *data) {
+    const Pass *first = find_pass(start_at), *last = find_pass(opt->stop_after);
+    if (first != NULL && !check_phase(m, "--start-at", start_at, first->from)) return false;
     PassCtx ctx = {arena_new(), opt, topo};
     bool started = start_at == NULL, ok = true;
     for (int i = 0; i < PASS_COUNT && ok; i++) {
@@ -106,5 +122,5 @@ bool passes_run(Module *m, const char *start_at, const PassOptions *opt, const T
     }
     diag_set_phase(NULL);
     arena_free(ctx.scratch);
-    return ok;
+    return ok && (last == NULL || check_phase(m, "--stop-after", last->id, last->to));
 }

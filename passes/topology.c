@@ -12,10 +12,14 @@
  * choosing between plans, and that a plan does not depend on where it was made.
  * Cost: cores x levels to load; devices x levels for the first question about some mesh axes, then O(1). */
 #include <hwloc.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "support/str.h"
 #include "topology.h"
+
+enum { MAX_LEAVES = 1 << 16 }; /* of a synthetic description */
 
 typedef struct Level {
     const char *name;
@@ -123,13 +127,22 @@ static const char *summarize(const Loading *l) {
     return s.at;
 }
 
+/* Whether the counts of "pack:2 core:4(…)" multiply to a machine that hwloc can build in a moment. */
+static bool small_enough(const char *spec) {
+    double leaves = 1;
+    for (const char *p = spec; (p = strpbrk(p, ":(")) != NULL; p++) {
+        if (*p == '(') p += strcspn(p, ")") - 1;
+        if (*p == ':') leaves *= strtod(p + 1, NULL);
+    }
+    return leaves <= MAX_LEAVES;
+}
+
 /* Tells hwloc where to read; false when it refuses. */
 static bool set_source(hwloc_topology_t tree, const char *spec) {
+    struct stat st;
     if (strcmp(spec, "auto") == 0) return true;
-    FILE *file = fopen(spec, "r");
-    if (file == NULL) return hwloc_topology_set_synthetic(tree, spec) == 0;
-    fclose(file);
-    return hwloc_topology_set_xml(tree, spec) == 0;
+    if (stat(spec, &st) != 0) return small_enough(spec) && hwloc_topology_set_synthetic(tree, spec) == 0;
+    return S_ISREG(st.st_mode) && hwloc_topology_set_xml(tree, spec) == 0;
 }
 
 static Topology *flatten(Arena *a, hwloc_topology_t tree, const char **error) {
