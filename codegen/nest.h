@@ -73,6 +73,7 @@ typedef struct Nest {
     int ncolumn; /* columns are the last `ncolumn` loops */
     bool folds;  /* the columns are there because of a fold */
     bool serial; /* the innermost loop must run in order: no vectors */
+    bool tiled;  /* the last two loops go tile by tile: an operand is contiguous along the outer of them */
     int split;   /* the loop dealt between workers, -1: worker 0 does it all */
     int stages;
     VEC(Node) node;

@@ -1,5 +1,5 @@
-/* nest_loops.c: shapes a nest: drops loops of one iteration, merges neighbours, gives nodes their level and stage, and
- * picks the loop that is dealt between workers.
+/* nest_loops.c: shapes a nest: drops loops of one iteration, merges neighbours, tiles transpositions, gives nodes their
+ * level and stage, and picks the loop that is dealt between workers.
  *
  * Two neighbouring loops merge when every linear function steps from the end of the inner to the next of the outer as
  * if they were one. The dealt loop must be in every store (else two workers would write one element), so no result
@@ -58,6 +58,47 @@ static void shape_loops(Nest *n) {
     if (n->folds) return;
     n->ncolumn = n->nloop > 0;
     for (int l = 0; l < n->nloop; l++) n->loop[l].column = l == n->nloop - 1;
+}
+
+/* ---- tiles --------------------------------------------------------------------------------------------------------
+ */
+
+enum { TILE_ELEMENTS = 4096, TILE_SIDE = 16 };
+
+typedef struct TileTest {
+    int last, along; /* along: the loop that some operand is contiguous along, -1: none */
+} TileTest;
+
+static void linear_along(Linear *l, void *ctx) {
+    TileTest *t = ctx;
+    if (l->stride[t->last] == 0 || l->stride[t->last] == 1) return;
+    for (int k = 0; k < t->last; k++)
+        if (l->stride[k] == 1) t->along = k;
+}
+
+static void linear_move_in(Linear *l, void *ctx) {
+    const TileTest *t = ctx;
+    int64_t moved = l->stride[t->along];
+    for (int k = t->along; k + 1 < t->last; k++) l->stride[k] = l->stride[k + 1];
+    l->stride[t->last - 1] = moved;
+}
+
+/* A transposition goes over small squares, so that every line of the cache that it opens is used up: the loop that the
+ * transposed operand is contiguous along moves next to the last one. */
+static void find_tiles(Nest *n) {
+    TileTest t = {n->nloop - 1, -1};
+    if (n->folds || n->nloop < 2) return;
+    for (int l = 0; l < n->nloop; l++)
+        if (n->loop[l].whole) return;
+    each_linear(n, linear_along, &t);
+    if (t.along < 0) return;
+    NestLoop along = n->loop[t.along];
+    int64_t last = n->loop[t.last].size;
+    if (along.size < TILE_SIDE || last < TILE_SIDE || along.size * last < TILE_ELEMENTS) return;
+    for (int k = t.along; k + 1 < t.last; k++) n->loop[k] = n->loop[k + 1];
+    n->loop[t.last - 1] = along;
+    each_linear(n, linear_move_in, &t);
+    n->tiled = true;
 }
 
 /* ---- levels and stages --------------------------------------------------------------------------------------------
@@ -143,6 +184,7 @@ static void find_split(Nest *n) {
 void nest_finish(Nest *n) {
     n->stages = 1;
     shape_loops(n);
+    find_tiles(n);
     rank_nodes(n);
     rank_stores(n);
     find_serial(n);

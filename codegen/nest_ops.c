@@ -55,28 +55,29 @@ static void domain_relabel(const NestBuild *b, const Inst *i, DimVec *dims) {
     }
 }
 
-/* Contracted axes innermost makes a dot product; but when an operand is contiguous along the result's last axis and
- * none is along a contracted one, that axis stays innermost and the sum goes through memory. */
+/* The operand with the most elements: what it is contiguous along should be the innermost loop. */
+static const Type *largest_operand(const NestBuild *b, const Inst *i) {
+    const Type *most = &i->in[0]->type;
+    for (int k = 1; k < i->nin; k++)
+        if (type_local_elements(b->n->mesh, &i->in[k]->type) > type_local_elements(b->n->mesh, most))
+            most = &i->in[k]->type;
+    return most;
+}
+
+/* Contracted axes innermost makes a dot product; but when the largest operand is contiguous along the result's last
+ * axis (a vector times the rows of a matrix), that axis stays innermost and the sum goes through memory. */
 static void domain_einsum(const NestBuild *b, const Inst *i, DimVec *dims) {
-    const Type *out = &i->out[0]->type;
-    Label last = out->rank > 0 ? out->dim[out->rank - 1].label : NULL;
-    bool dot = false, row = false;
-    for (int k = 0; k < i->nin; k++) {
-        const Type *t = &i->in[k]->type;
-        if (t->rank == 0) continue;
-        Label unit = t->dim[t->rank - 1].label;
-        row |= unit == last;
-        dot |= type_find(out, unit) < 0;
-    }
+    const Type *out = &i->out[0]->type, *most = largest_operand(b, i);
+    const Dim *last = out->rank > 0 ? &out->dim[out->rank - 1] : NULL;
+    bool row = last != NULL && most->rank > 0 && most->dim[most->rank - 1].label == last->label;
     want_type(b, dims, out);
-    if (row && !dot) dims->n--;
+    if (row) dims->n--;
     for (int k = 0; k < i->nin; k++)
-        for (int d = 0; d < i->in[k]->type.rank; d++)
-            if (i->in[k]->type.dim[d].label != last) {
-                Type one = {.rank = 1, .dim = {i->in[k]->type.dim[d]}};
-                want_type(b, dims, &one);
-            }
-    if (row && !dot) vec_push(b->arena, *dims, out->dim[out->rank - 1]);
+        for (int d = 0; d < i->in[k]->type.rank; d++) {
+            Type one = {.rank = 1, .dim = {i->in[k]->type.dim[d]}};
+            if (!row || one.dim[0].label != last->label) want_type(b, dims, &one);
+        }
+    if (row) vec_push(b->arena, *dims, *last);
 }
 
 static void (*const domain[OP_COUNT])(const NestBuild *, const Inst *, DimVec *) = {

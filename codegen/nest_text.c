@@ -13,6 +13,8 @@
 #include "ctext.h"
 #include "nest.h"
 
+enum { TILE = 16 };
+
 typedef struct Text {
     Nest *n;
     Arena *arena;
@@ -181,14 +183,35 @@ static bool want_stage(Text *t, int stage) {
     return any;
 }
 
+static const char *loop_bound(Text *t, int loop, bool upper) {
+    if (loop == t->n->split) return upper ? "hi" : "lo";
+    return upper ? arena_printf(t->arena, "%lld", (long long)t->n->loop[loop].size) : "0";
+}
+
+static bool is_tiled(const Text *t, int loop) {
+    return t->n->tiled && loop >= t->n->nloop - 2;
+}
+
+/* Both tile loops stand outside of the two loops that run within a tile. */
+static void open_tiles(Text *t) {
+    for (int l = t->n->nloop - 2; l < t->n->nloop; l++) {
+        LINE(t, "for (int64_t b%d = %s; b%d < %s; b%d += %d) {", l, loop_bound(t, l, false), l, loop_bound(t, l, true),
+             l, TILE);
+        t->depth++;
+    }
+}
+
 static void open_loop(Text *t, int loop) {
     const NestLoop *l = &t->n->loop[loop];
-    if (loop == t->n->split)
-        LINE(t, "for (int64_t i%d = lo; i%d < hi; i%d++) {", loop, loop, loop);
+    if (t->n->tiled && loop == t->n->nloop - 2) open_tiles(t);
+    if (is_tiled(t, loop))
+        LINE(t, "for (int64_t i%d = b%d; i%d < b%d + %d && i%d < %s; i%d++) {", loop, loop, loop, loop, TILE, loop,
+             loop_bound(t, loop, true), loop);
     else if (l->down)
         LINE(t, "for (int64_t i%d = %lld; i%d >= 0; i%d--) {", loop, (long long)l->size - 1, loop, loop);
     else
-        LINE(t, "for (int64_t i%d = 0; i%d < %lld; i%d++) {", loop, loop, (long long)l->size, loop);
+        LINE(t, "for (int64_t i%d = %s; i%d < %s; i%d++) {", loop, loop_bound(t, loop, false), loop,
+             loop_bound(t, loop, true), loop);
     t->depth++;
 }
 
@@ -198,7 +221,7 @@ static void close_loop(Text *t) {
 }
 
 static void print_simd(Text *t, int stage) {
-    if (t->n->serial) return;
+    if (t->n->serial || t->n->tiled) return;
     Str s = str_new(t->arena);
     for (int k = 0; k < t->n->node.n; k++) {
         const Node *x = &t->n->node.at[k];
@@ -292,7 +315,7 @@ static void print_body(Text *t) {
         if (s > 0) print_row_nodes(t, t->rows, s);
         if (want_stage(t, s)) print_columns(t, s);
     }
-    for (int l = 0; l < t->rows; l++) close_loop(t);
+    for (int l = 0; l < t->rows + 2 * n->tiled; l++) close_loop(t);
 }
 
 char *nest_text(Nest *n, Arena *a) {

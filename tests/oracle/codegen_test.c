@@ -17,7 +17,7 @@
 
 extern char **environ;
 
-enum { ROUNDS = 3, GROUP = 16, PROGRAMS = 40, MAX_ARGS = 2048 };
+enum { ROUNDS = 2, GROUP = 16, PROGRAMS = 16, MAX_ARGS = 2048 };
 
 static char dir[] = "/tmp/moecc-test-XXXXXX";
 
