@@ -99,7 +99,7 @@ static double round_to(double x, int bits, int least, int top) {
 }
 
 double eval_round(const Eval *e, DType t, double x) {
-    if (t == DT_i32) return (double)(int32_t)(uint32_t)(int64_t)x;
+    if (t == DT_i32) return fabs(x) < 0x1p62 ? (double)(int32_t)(uint32_t)(int64_t)x : 0;
     if (t == DT_bool) return x != 0;
     if (e->opt->f64) return x;
     if (t == DT_f32) return (double)(float)x;
