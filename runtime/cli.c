@@ -234,6 +234,14 @@ static bool devices_check(const MoeProgram *p, const Options *o, Error *e) {
                      p->devices, mesh, (long long)o->devices);
 }
 
+/* What was printed must have arrived: a full disk is an error. */
+static int printed(int status) {
+    Error e = {0};
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    error_set(&e, "standard output: %s", strerror(errno));
+    return status == 0 ? command_error(&e) : status;
+}
+
 int cli_main(const MoeProgram *p, int argc, char **argv) {
     const char *self = argv[0];
     Options o = {.temperature = 1, .max_tokens = 200};
@@ -241,17 +249,18 @@ int cli_main(const MoeProgram *p, int argc, char **argv) {
     if (p->abi != MOE_ABI)
         return error_set(&e, "compiled for runtime ABI %d, linked with %d", p->abi, MOE_ABI), command_error(&e);
     if (argc < 2) return help(self, NULL), EXIT_usage;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return help(self, NULL), 0;
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        return help(self, NULL), printed(0);
     const struct Command *c = NULL;
     for (int i = 0; i < NCOMMANDS; i++)
         if (!strcmp(argv[1], commands[i].name)) c = &commands[i];
     if (!c) return usage(self, "unknown command", argv[1], nearest_command(argv[1]));
     for (int i = 2; i < argc;) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return help(self, c), 0;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return help(self, c), printed(0);
         int taken = argument_parse(self, c, argc - i, argv + i, &o);
         if (!taken) return EXIT_usage;
         i += taken;
     }
     if (!devices_check(p, &o, &e)) return command_error(&e);
-    return c->run(p, &o);
+    return printed(c->run(p, &o));
 }
