@@ -176,6 +176,7 @@ Val einsum_eval(Lower *lo, const Builtin *b, const Ast *call) {
     LabelList all = einsum_labels(&s);
     TypeSpec spec;
     if (!type_eval(lo, to, type_pack(lo, &all), &spec)) return val_error();
+    if (!type_each(lo, &all, &spec, to->loc)) return val_error();
     LabelList result = type_labels(&spec.type);
     return finish_arrow(lo, einsum_build(lo, &s, &result), &spec, to->loc);
 }
@@ -205,6 +206,7 @@ static bool reduce_over(Lower *lo, const Ast *call, const Value *x, LabelList *o
     if (first->kind == AST_arrow) {
         if (first->at[ARROW_TO]->kind != AST_type) return fail(lo, first->loc, "expected `-> [labels]`"), false;
         if (!type_eval(lo, first->at[ARROW_TO], type_pack(lo, &all), spec)) return false;
+        if (!type_each(lo, &all, spec, first->loc)) return false;
         *over = labels_minus(all, type_labels(&spec->type));
         LabelList keep = type_labels(&spec->type);
         for (int i = 0; i < keep.n; i++)
@@ -217,7 +219,7 @@ static bool reduce_over(Lower *lo, const Ast *call, const Value *x, LabelList *o
     }
     VEC(Ast *) labels = {0};
     for (int i = 1; arg_at(call, i) != NULL; i++) vec_push(lo->a, labels, (Ast *)arg_at(call, i));
-    if (labels.n == 0) return *over = all, true;
+    if (labels.n == 0) return *over = labels_minus(all, lo->call->each), true;
     if (!expr_labels(lo, labels.n, labels.at, over)) return false;
     for (int i = 0; i < over->n; i++)
         if (!has(&all, over->at[i])) {

@@ -194,7 +194,7 @@ Val call_function(Lower *lo, Decl *fn, int n, const Actual *actual, Loc loc, boo
     Call *outer = lo->call;
     Scope *scope = lo->scope;
     if (!scoped && fn_owns(lo, fn) && !open_default(lo, fn, loc)) return val_error();
-    Call c = {.outer = outer, .fn = fn, .unit = fn->unit, .loc = loc};
+    Call c = {.outer = outer, .fn = fn, .unit = fn->unit, .loc = loc, .each = outer->each};
     lo->call = &c;
     Val v = expand(lo, fn, n, actual);
     lo->call = outer;
@@ -216,13 +216,48 @@ static bool actual_eval(Lower *lo, const Decl *fn, const Ast *arg, Actual *out) 
     return fail(lo, value->loc, "this call has %d results; bind them to names first", out->val.n), false;
 }
 
-static Val call_user(Lower *lo, Decl *fn, const Ast *e, const Ast *scoped) {
+/* A result that does not depend on the axis gets it all the same. */
+static Val add_each(Lower *lo, Val v, const Poly *axis, Loc loc) {
+    for (int i = 0; v.kind == VAL_tuple && i < v.n; i++) v.at[i] = add_each(lo, v.at[i], axis, loc);
+    if (v.kind == VAL_num || v.kind == VAL_bool) v = val_tensor(val_to_any(lo, v, loc));
+    if (v.kind != VAL_tensor || v.t == NULL || type_find(&v.t->type, axis->text) >= 0) return v;
+    LabelList labels = {1, {axis->text}}, old = type_labels(&v.t->type);
+    if (old.n == MAX_RANK) return fail(lo, loc, "a tensor has at most %d axes", MAX_RANK);
+    for (int i = 0; i < old.n; i++) labels.at[labels.n++] = old.at[i];
+    lo->b.loc = loc;
+    return val_tensor(type_permute(lo, v.t, &labels));
+}
+
+static Val call_mapped(Lower *lo, Decl *fn, const Ast *e, const Actual *actual, const Ast *scoped, const Poly *axis) {
+    LabelList *each = &lo->call->each, outer = *each;
+    if (axis != NULL && type_is_each(lo, axis->text))
+        return fail(lo, e->loc, "an `each` around this is over the axis %s already", axis->text);
+    if (axis != NULL && each->n == MAX_RANK) return fail(lo, e->loc, "a tensor has at most %d axes", MAX_RANK);
+    if (axis != NULL) each->at[each->n++] = axis->text;
+    Call *call = lo->call;
+    Val v = call_function(lo, fn, e->n, actual, e->loc, scoped != NULL);
+    call->each = outer;
+    return axis == NULL ? v : add_each(lo, v, axis, e->loc);
+}
+
+Val call_each(Lower *lo, const Ast *e) {
+    const Ast *body = e->at[0], *call = body->kind == AST_scoped ? body->at[0] : body;
+    Ast name = {.kind = AST_name, .loc = e->name_loc, .name = e->name};
+    const Poly *axis = expr_label(lo, &name);
+    if (axis == NULL) return val_error();
+    Decl *fn = call->kind == AST_call ? source_find(lo->call->unit, call->name) : NULL;
+    if (fn == NULL || fn->node->kind != AST_fn) return fail(lo, body->loc, "`each` maps the call of a function");
+    lo->each = axis;
+    return expr_eval(lo, body);
+}
+
+static Val call_user(Lower *lo, Decl *fn, const Ast *e, const Ast *scoped, const Poly *each) {
     Actual *actual = NEW_ARRAY(lo->a, Actual, e->n + 1);
     for (int i = 0; i < e->n; i++)
         if (!actual_eval(lo, fn, e->at[i], &actual[i])) return val_error();
     Scope *outer = lo->scope;
     if (scoped != NULL && !scope_open(lo, scoped->name, scoped->loc)) return val_error();
-    Val v = call_function(lo, fn, e->n, actual, e->loc, scoped != NULL);
+    Val v = call_mapped(lo, fn, e, actual, scoped, each);
     lo->scope = outer;
     return v;
 }
@@ -263,9 +298,11 @@ static Val call_unknown(Lower *lo, const Ast *e) {
 
 Val call_eval(Lower *lo, const Ast *e) {
     const Ast *scoped = lo->scoped;
+    const Poly *each = lo->each;
     lo->scoped = NULL;
+    lo->each = NULL;
     Decl *d = source_find(lo->call->unit, e->name);
-    if (d != NULL && d->node->kind == AST_fn) return call_user(lo, d, e, scoped);
+    if (d != NULL && d->node->kind == AST_fn) return call_user(lo, d, e, scoped, each);
     const Builtin *b = builtin_find(e->name);
     if (b != NULL) return call_builtin(lo, b, e, scoped);
     const Builtin *cast = builtin_find("cast");

@@ -365,7 +365,7 @@ Val expr_eval(Lower *lo, const Ast *e) {
         case AST_array:
             return eval_array(lo, e);
         case AST_each:
-            return fail(lo, e->loc, "`each` is not supported: write the function with the further axis");
+            return call_each(lo, e);
         case AST_arrow:
             return fail(lo, e->loc, "`->` belongs in einsum, a reduction, or a collective");
         default:

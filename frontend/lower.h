@@ -189,6 +189,7 @@ struct Call {
     DType elem;
     bool has_pack;  /* an argument is declared with `...` */
     LabelList pack; /* what that stood for, in all arguments together */
+    LabelList each; /* `each A:` around the call: further axes that no type in it names */
     bool returned;
     Val result; /* a tuple */
     Loc result_loc;
@@ -284,6 +285,11 @@ bool type_eval(Lower *lo, const Ast *node, const LabelList *pack, TypeSpec *out)
 Val type_bind(Lower *lo, const Ast *fn, const Ast *arg, Val v, Loc loc);
 /* Checks a result against its declared type, adapts and annotates it. */
 Val type_result(Lower *lo, const Ast *fn, int i, Val v, Loc loc);
+/* Adds the axes of `each` that a tensor with the axes `all` has (NULL: each of them), in front. False after an error.
+ */
+bool type_each(Lower *lo, const LabelList *all, TypeSpec *out, Loc loc);
+/* Whether the label is an axis of `each` around the current call. */
+bool type_is_each(const Lower *lo, Label label);
 /* x with the pins of `t`; x itself when there are none. */
 Value *type_annotate(Lower *lo, Value *x, const Type *t);
 Value *type_permute(Lower *lo, Value *x, const LabelList *order);
@@ -311,6 +317,8 @@ typedef struct Actual {
     Loc loc;
 } Actual;
 Val call_function(Lower *lo, Decl *fn, int n, const Actual *actual, Loc loc, bool scoped);
+/* each A: f(x). The call with A as a further axis of what it declares and returns. */
+Val call_each(Lower *lo, const Ast *e);
 /* The results of the function that lo->call expands, checked and adapted: one, or a tuple. */
 Val call_finish(Lower *lo, Decl *fn);
 
@@ -425,6 +433,7 @@ struct Lower {
     OrdinalList ordinals;
     const Var *stack_like; /* an optimizer runs on this parameter: its states are stacked alike */
     const Ast *scoped;     /* the next call is this one's, with its `in "…"` */
+    const Poly *each;      /* the next call is mapped over this axis, NULL: it is not */
     int fractions;         /* inside ceil() or floor(): dims may divide with a remainder */
     int instructions, expansions;
 

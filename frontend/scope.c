@@ -174,6 +174,7 @@ static bool var_describe(Lower *lo, const Ast *node, Var *out) {
     if (spec.bare)
         return fail(lo, node->at[VAR_TYPE]->loc, "write %s[] for a tensor without axes", node->at[VAR_TYPE]->name),
                false;
+    if (!type_each(lo, NULL, &spec, node->loc)) return false;
     out->path = scope_path(lo, node->name);
     out->type = spec.type;
     if (!init_eval(lo, node, &out->init) || !from_eval(lo, node->at[VAR_FROM], &out->from)) return false;

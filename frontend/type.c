@@ -138,6 +138,26 @@ static bool add_label(Lower *lo, const Ast *node, TypeSpec *out) {
     return where_eval(lo, node->at[LABEL_WHERE], d->size, &d->axes, node->at[LABEL_WHERE]->loc);
 }
 
+bool type_is_each(const Lower *lo, Label label) {
+    return list_has(&lo->call->each, label);
+}
+
+bool type_each(Lower *lo, const LabelList *all, TypeSpec *out, Loc loc) {
+    const LabelList *each = &lo->call->each;
+    for (int i = each->n - 1; i >= 0; i--) {
+        if (all != NULL && !list_has(all, each->at[i])) continue;
+        if (type_find(&out->type, each->at[i]) >= 0) {
+            if (all != NULL) continue;
+            return fail(lo, loc, "`each` gives this an axis %s, which it has", each->at[i]), false;
+        }
+        if (!add_axis(lo, &out->type, label_poly(lo, each->at[i]), loc)) return false;
+        Dim last = out->type.dim[out->type.rank - 1];
+        memmove(&out->type.dim[1], &out->type.dim[0], sizeof(Dim) * (size_t)(out->type.rank - 1));
+        out->type.dim[0] = last;
+    }
+    return true;
+}
+
 bool type_eval(Lower *lo, const Ast *node, const LabelList *pack, TypeSpec *out) {
     *out = (TypeSpec){.bare = node->bare};
     if (!dtype_eval(lo, node, out)) return false;
@@ -239,7 +259,7 @@ static bool match_known(Lower *lo, Match *m, const Ast *label) {
 
 static bool match_free(Lower *lo, Match *m, const Ast *label) {
     int at = m->x->rank - 1;
-    while (at >= 0 && m->used[at]) at--;
+    while (at >= 0 && (m->used[at] || type_is_each(lo, m->x->dim[at].label))) at--;
     if (at < 0) {
         fail(lo, m->loc, "the argument `%s` has too few axes: nothing is left for %s", m->arg->name,
              label->at[LABEL_EXPR]->name);
@@ -255,7 +275,7 @@ static bool match_free(Lower *lo, Match *m, const Ast *label) {
 static bool match_rest(Lower *lo, Match *m, bool pack) {
     LabelList *all = &lo->call->pack;
     for (int i = 0; i < m->x->rank; i++) {
-        if (m->used[i]) continue;
+        if (m->used[i] || type_is_each(lo, m->x->dim[i].label)) continue;
         if (!pack) {
             fail(lo, m->loc, "the argument `%s` has an axis %s that its type does not name", m->arg->name,
                  m->x->dim[i].label);
@@ -343,7 +363,7 @@ Val type_bind(Lower *lo, const Ast *fn, const Ast *arg, Val v, Loc loc) {
 
 static bool check_labels(Lower *lo, const TypeSpec *spec, const Value *x, const Ast *result, Loc loc) {
     for (int i = 0; i < x->type.rank; i++)
-        if (type_find(&spec->type, x->type.dim[i].label) < 0) {
+        if (type_find(&spec->type, x->type.dim[i].label) < 0 && !type_is_each(lo, x->type.dim[i].label)) {
             fail(lo, loc, "the result has an axis %s that its declared type does not", x->type.dim[i].label);
             note(lo, result->loc, "declared here");
             return false;
