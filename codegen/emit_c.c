@@ -117,6 +117,8 @@ void emit_copy(Emit *e, const char *to, const char *from, int64_t bytes) {
 
 static void emit_fill(Emit *e, const Fill *f) {
     const Type *t = &f->result->type;
+    /* The plan may have put the result where the operand lies. */
+    if (f->copy != NULL && f->copy->offset == f->result->offset) return;
     if (f->copy != NULL) {
         emit_copy(e, emit_pointer(e, f->result), emit_pointer(e, f->copy), type_local_bytes(&e->m->mesh, t));
         return;
@@ -181,8 +183,9 @@ static void emit_call(Emit *e, const Inst *i) {
     int axis = type_find(x, i->at.label);
     int64_t inner = nest_stride(&e->m->mesh, x, axis), n = dim_local(&e->m->mesh, &x->dim[axis]);
     int64_t outer = type_local_elements(&e->m->mesh, x) / (inner * n);
-    emit_line(e, "moe_top_k(w, %lld, %lld, %lld, %lld, %s, %s, %s);", (long long)outer, (long long)n, (long long)inner,
-              (long long)i->at.size, emit_pointer(e, i->in[0]), emit_pointer(e, i->out[0]), emit_pointer(e, i->out[1]));
+    emit_line(e, "moe_%s(w, %lld, %lld, %lld, %lld, %s, %s, %s);", op_info[i->op].name, (long long)outer, (long long)n,
+              (long long)inner, (long long)i->at.size, emit_pointer(e, i->in[0]), emit_pointer(e, i->out[0]),
+              emit_pointer(e, i->out[1]));
 }
 
 /* Reads and writes whose value lies in the variable cost nothing. */

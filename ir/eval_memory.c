@@ -125,10 +125,13 @@ void memory_check(Eval *e, const Value *v, const Slot *x) {
     }
 }
 
-/* An element-wise result may take the place of an operand exactly; a view is its operand. */
-static bool may_share(const Eval *e, const Inst *i, const Slot *in, int64_t in_at, const Slot *out, int64_t out_at) {
+/* An element-wise result may take the place of an operand exactly, an update that of what it updates; a view is its
+ * operand. */
+static bool may_share(const Eval *e, const Inst *i, int operand, const Slot *in, int64_t in_at, const Slot *out,
+                      int64_t out_at) {
     bool exact = in_at == out_at && type_elements(&in->local) == type_elements(&out->local) &&
                  dtype_bytes(in->local.dtype) == dtype_bytes(out->local.dtype);
+    if (i->op == OP_update) return exact && operand == 0;
     return is_view(e, i) || (exact && (op_info[i->op].emit == EMIT_elem || i->op == OP_fused));
 }
 
@@ -141,7 +144,7 @@ void memory_check_apart(Eval *e, const Frame *f, const Inst *inst) {
             if (inst->in[j]->offset < 0 || inst->out[k]->offset < 0) continue;
             bool apart = from + type_local_bytes(&e->m->mesh, &inst->in[j]->type) <= to ||
                          to + type_local_bytes(&e->m->mesh, &inst->out[k]->type) <= from;
-            if (!apart && !may_share(e, inst, in, from, out, to))
+            if (!apart && !may_share(e, inst, j, in, from, out, to))
                 eval_fail(e, "result %d overwrites operand %d while it is read", k + 1, j + 1);
         }
 }

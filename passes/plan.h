@@ -1,4 +1,4 @@
-/* plan.h: buffers of one function's arena; shared by plan.c and plan_places.c. */
+/* plan.h: buffers of one function's arena; shared by plan.c, plan_places.c and plan_share.c. */
 #ifndef MOECC_PLAN_H
 #define MOECC_PLAN_H
 
@@ -13,7 +13,6 @@ typedef struct Buffer {
     int64_t offset; /* -1: not yet placed */
     const Var *var; /* it is this variable's memory; NULL: a temporary's */
     bool pinned;    /* an argument or result of the function: no other value may share it */
-    bool sliced;    /* a loop body writes its slices: it moves with the iteration */
     int merged;     /* another buffer that took this one over, -1: none */
 } Buffer;
 
@@ -22,6 +21,7 @@ typedef struct Place {
     int buffer; /* -1: nowhere (inside a fused region, or a loop's counter) */
     int64_t delta;
     int defined; /* position of its definition */
+    int done;    /* the same, of a loop's result: where the loop ends */
     bool slice;  /* it is written into a slice of a loop's stacked result */
 } Place;
 
@@ -39,5 +39,8 @@ typedef struct Plan {
 void plan_places(Plan *p);
 Place *plan_place(Plan *p, const Value *v);
 Buffer *plan_buffer(Plan *p, int buffer);
+int plan_var_buffer(Plan *p, Var *var);
+/* Lets buffers take over others that die where they begin (plan_share.c). */
+void plan_share(Plan *p);
 
 #endif

@@ -8,9 +8,7 @@
  *                  in place
  * A second walk extends each buffer's life over its uses. Inside a loop, a buffer of the body lives within one
  * iteration, and everything that comes from outside lives until the loop ends.
- *
- * Then sharing that needs lifetimes: a carried value starts in its operand's buffer when that dies there; a value that
- * is written to a variable is computed in the variable's memory when nothing reads that later. */
+ * Then buffers are shared (plan_share.c). Linear in the function. */
 #include "plan.h"
 
 #include <limits.h>
@@ -100,7 +98,8 @@ static int buffer_new(Plan *p, int64_t bytes) {
 
 static void set_place(Plan *p, Value *v, int buffer, int64_t delta) {
     v->id = p->place.n;
-    vec_push(p->arena, p->place, ((Place){.buffer = buffer, .delta = delta, .defined = p->position}));
+    vec_push(p->arena, p->place,
+             ((Place){.buffer = buffer, .delta = delta, .defined = p->position, .done = p->position}));
 }
 
 static void place_new(Plan *p, Value *v) {
@@ -113,7 +112,7 @@ static void place_like(Plan *p, Value *v, const Value *other, int64_t delta) {
     plan_place(p, v)->slice = o.slice;
 }
 
-static int var_buffer(Plan *p, Var *var) {
+int plan_var_buffer(Plan *p, Var *var) {
     for (int i = 0; i < p->buffer.n; i++)
         if (p->buffer.at[i].var == var) return i;
     int b = buffer_new(p, type_local_bytes(&p->m->mesh, &var->type));
@@ -178,6 +177,7 @@ static void place_loop(Plan *p, Inst *i) {
     place_stacks(p, i);
     place_block(p, i->body);
     p->position++;
+    for (int k = 0; k < i->nout; k++) plan_place(p, i->out[k])->done = p->position;
 }
 
 static void place_inst(Plan *p, const Block *b, Inst *i) {
@@ -190,7 +190,7 @@ static void place_inst(Plan *p, const Block *b, Inst *i) {
     }
     for (int k = 0; k < i->nout; k++) {
         if (i->op == OP_read && !p->copied_read[i->at.var->id])
-            set_place(p, i->out[k], var_buffer(p, i->at.var), 0);
+            set_place(p, i->out[k], plan_var_buffer(p, i->at.var), 0);
         else if (is_view(&p->m->mesh, i, &delta))
             place_like(p, i->out[k], i->in[0], delta);
         else
@@ -235,76 +235,6 @@ static void live_func(Plan *p) {
         use_at(p, v, FOREVER);
         p->buffer.at[plan_place(p, v)->buffer].pinned = true;
     }
-}
-
-/* ---- sharing ------------------------------------------------------------------------------------------------------
- */
-
-/* A carried value starts where its operand lies, when this loop is the last to see it. */
-static void share_carry(Plan *p, const Inst *loop, int k) {
-    const Value *arg = loop->body->args.at[1 + k], *in = loop->in[k];
-    const Place *from = plan_place(p, in), *to = plan_place(p, arg);
-    if (from->buffer < 0 || from->slice || from->delta != 0) return;
-    Buffer *old = plan_buffer(p, from->buffer), *new = plan_buffer(p, to->buffer);
-    if (old == new || old->var != NULL || old->pinned || old->end != new->start || old->bytes != new->bytes) return;
-    for (int o = 0; o < loop->nin; o++)
-        if (o != k && plan_place(p, loop->in[o])->buffer >= 0 &&
-            plan_buffer(p, plan_place(p, loop->in[o])->buffer) == old)
-            return;
-    new->start = old->start;
-    old->merged = to->buffer;
-}
-
-static void share_carries(Plan *p, const Block *b) {
-    for (const Inst *i = b->first; i != NULL; i = i->next) {
-        if (i->op != OP_loop) continue;
-        for (int k = 0; k < i->at.carry; k++) share_carry(p, i, (int)i->at.xs + k);
-        share_carries(p, i->body);
-    }
-}
-
-static bool same_axes(const Type *a, const Type *b) {
-    bool same = a->rank == b->rank;
-    for (int d = 0; same && d < a->rank; d++) same = a->dim[d].label == b->dim[d].label;
-    return same;
-}
-
-/* Element e of the result depends on element e of operands of its shape, and is computed once. */
-static bool pointwise(const Inst *i, const Type *t) {
-    if (i->op != OP_fused) return op_info[i->op].emit == EMIT_elem && i->op != OP_broadcast;
-    for (const Inst *x = i->body->first; x != NULL; x = x->next) {
-        if (op_info[x->op].emit != EMIT_elem || x->nout != 1) return false;
-        for (int d = 0; d < x->out[0]->type.rank; d++)
-            if (type_find(t, x->out[0]->type.dim[d].label) < 0) return false;
-    }
-    return true;
-}
-
-/* Whether the variable's old value may be overwritten by the instruction that defines v. */
-static bool dies_at(Plan *p, const Var *var, const Value *v) {
-    int at = plan_place(p, v)->defined;
-    for (int b = 0; b < p->buffer.n; b++)
-        if (p->buffer.at[b].var == var && p->buffer.at[b].end > at) return false;
-    for (int k = 0; k < v->def->nin; k++) {
-        int b = plan_place(p, v->def->in[k])->buffer;
-        if (b < 0 || p->buffer.at[b].var != var) continue;
-        if (!pointwise(v->def, &v->type) || !same_axes(&v->def->in[k]->type, &v->type)) return false;
-    }
-    return true;
-}
-
-static void share_write(Plan *p, const Inst *write) {
-    const Value *v = write->in[0];
-    Var *var = write->at.var;
-    const Place *place = plan_place(p, v);
-    Buffer *b = plan_buffer(p, place->buffer);
-    if (v->def == NULL || v->def->op == OP_loop || b->var != NULL || place->delta != 0 || b->pinned) return;
-    /* A view's memory was written by another instruction. */
-    if (b->start != place->defined || !type_same_sharding(&v->type, &var->type) || !dies_at(p, var, v)) return;
-    int to = var_buffer(p, var);
-    b = plan_buffer(p, place->buffer);
-    p->buffer.at[to].end = FOREVER;
-    b->merged = to;
 }
 
 /* ---- the order of it all ------------------------------------------------------------------------------------------
@@ -367,7 +297,5 @@ void plan_places(Plan *p) {
     for (int k = 0; k < b->args.n; k++) place_new(p, b->args.at[k]);
     place_block(p, b);
     live_func(p);
-    share_carries(p, b);
-    for (const Inst *i = b->first; i != NULL; i = i->next)
-        if (i->op == OP_write) share_write(p, i);
+    plan_share(p);
 }
