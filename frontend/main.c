@@ -63,6 +63,7 @@ static const OptRow option_rows[] = {
      "interpret the program after each pass and compare with the first"},
     {"--out", OPT_VALUE, FIELD(run.out), "DIR", "run: where results go, as NAME.npy"},
     {"--f64", OPT_FLAG, FIELD(run.eval.f64), NULL, "run: compute in double precision"},
+    {"--explain-onehot", OPT_FLAG, FIELD(pass.explain_onehot), NULL, "what became of each einsum of one-hot values"},
     {"-O0", OPT_FLAG, FIELD(pass.no_fuse), NULL, "no fusion"},
     {"-g", OPT_FLAG, FIELD(debug), NULL, "debug information in the binary"},
     {"-v", OPT_FLAG, FIELD(verbose), NULL, "say what is run"},

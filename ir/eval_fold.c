@@ -156,3 +156,19 @@ void eval_top_k(const Call *c) {
             }
         }
 }
+
+void eval_ordinal(const Call *c) {
+    Along a = along(c, c->inst->at.label);
+    int64_t kinds = c->inst->at.size;
+    for (int64_t o = 0; o < a.outer; o++)
+        for (int64_t j = 0; j < a.inner; j++) {
+            const double *x = c->in[0]->at[c->device] + o * a.n * a.inner + j;
+            double *nth = c->out[0]->at[c->device] + o * a.n * a.inner + j;
+            double *count = c->out[1]->at[c->device] + o * kinds * a.inner + j;
+            for (int64_t k = 0; k < kinds; k++) count[k * a.inner] = 0;
+            for (int64_t i = 0; i < a.n; i++) {
+                int64_t k = (int64_t)x[i * a.inner];
+                nth[i * a.inner] = k >= 0 && k < kinds ? count[k * a.inner]++ : 0;
+            }
+        }
+}

@@ -151,6 +151,10 @@ void eval_gather(const Call *c) {
     } while (walk_next(&w));
 }
 
+void eval_take(const Call *c) {
+    eval_gather(c);
+}
+
 /* The walk of scatter and update: over the indices, then over the rest of the values. Tensors: result, index, values.
  */
 static Walk indexed_walk(const Call *c, const Type *values) {

@@ -348,6 +348,17 @@ static const char *shape_top_k(Shaping *s) {
     return NULL;
 }
 
+static const char *shape_ordinal(Shaping *s) {
+    const Attrs *at = &s->inst->at;
+    int axis;
+    TRY(want_dtype(s, 0, DT_i32));
+    TRY(want_axis(s, 0, at->label, &axis));
+    if (at->to == NULL) return SAY(s, "the label of the counts is missing");
+    Type *t = results(s, 2);
+    t[0] = type_unsharded(operand(s, 0));
+    return replace_axis(s, &t[1], 0, axis, at->to, at->size);
+}
+
 /* ---- indices and layout ------------------------------------------------------------------------------------------ */
 
 static const char *shape_one_hot(Shaping *s) {
@@ -456,6 +467,24 @@ static const char *gathered(Shaping *s, Type *t) {
 
 static const char *shape_gather(Shaping *s) {
     return gathered(s, results(s, 1));
+}
+
+/* The index's labels that x lacks are `labels`; the inverse is by the labels that both have, `label`, and others. */
+static const char *shape_take(Shaping *s) {
+    const LabelList *own = &s->inst->at.labels;
+    TRY(gathered(s, results(s, 1)));
+    const Type *x = operand(s, 0), *index = operand(s, 1);
+    int axis, n = 0;
+    TRY(want_dtype(s, 2, DT_i32));
+    TRY(want_axis(s, 2, s->inst->at.label, &axis));
+    TRY(see_operand(s, 2));
+    TRY(distinct(s, own));
+    for (int i = 0; i < index->rank; i++) n += type_find(x, index->dim[i].label) < 0;
+    for (int i = 0; i < own->n; i++)
+        if (type_find(index, own->at[i]) < 0 || type_find(x, own->at[i]) >= 0 ||
+            type_find(operand(s, 2), own->at[i]) >= 0)
+            return SAY(s, "label %s is not one of the index alone", own->at[i]);
+    return own->n == n ? NULL : SAY(s, "the index has %d labels of its own, and %d are listed", n, own->n);
 }
 
 static const char *shape_scatter(Shaping *s) {

@@ -7,8 +7,8 @@
  * proportional to the active instructions; nothing is built for the rest, no zeros are added. Loops stay loops:
  * autodiff_loop.c. A block with several `grad`s is done from first to last, so a gradient of a gradient works.
  *
- * Before: ANNOTATED, with `grad`. After: ANNOTATED without `grad` and `stop_gradient`; values that existed before are
- * computed as before; a new instruction has the location of the one it differentiates. */
+ * Before: ANNOTATED, with `grad`. After: ANNOTATED without `grad`, `stop_gradient` and `take`; values that existed
+ * before are computed as before; a new instruction has the location of the one it differentiates. */
 #include "grad.h"
 #include "passes.h"
 #include "support/intern.h"
@@ -146,5 +146,16 @@ bool pass_autodiff(Module *m, PassCtx *ctx) {
         block_replace(s->parent, s->out[0], s->in[0]);
         inst_remove(s);
     }
-    return grads.insts.n + stops.insts.n > 0;
+    /* The inverse served the gradient. */
+    Collected takes = {.scratch = ctx->scratch, .op = OP_take};
+    module_walk(m, collect, &takes);
+    for (int i = 0; i < takes.insts.n; i++) {
+        Inst *t = takes.insts.at[i];
+        Builder b = {m, t->parent, t, t->loc};
+        Value *y = build2(&b, OP_gather, t->in[0], t->in[1], &(Attrs){.label = t->at.label});
+        y->name = t->out[0]->name;
+        block_replace(t->parent, t->out[0], y);
+        inst_remove(t);
+    }
+    return grads.insts.n + stops.insts.n + takes.insts.n > 0;
 }

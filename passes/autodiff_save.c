@@ -3,11 +3,11 @@
  * A demanded value can be had in four ways: it is the iteration or an invariant, passed again; it is a slice of an xs,
  * read again; it is computed again, at the start of the backward body, from values that can be had; or it is a
  * residual, a further ys of the forward loop, which is an xs of the backward one. Only element-wise ops and layout are
- * worth computing again: one pass over memory either way. Which values to keep is a minimum vertex cut between what
- * cannot be computed again (carried values, contractions, reductions) and what is demanded, with bytes as weights (the
- * partitioner of PyTorch's AOTAutograd is this cut; Chen et al. 2016 for the idea). So a sum of a GEMM's result and a
- * mask keeps the GEMM's result or the sum, whichever serves more, and no mask; an exponential and its quotient keep one
- * of the two.
+ * worth computing again: one pass over memory either way. (Not so an annotation: it may be a move between devices.)
+ * Which values to keep is a minimum vertex cut between what cannot be computed again (carried values, contractions,
+ * reductions) and what is demanded, with bytes as weights (the partitioner of PyTorch's AOTAutograd is this cut; Chen
+ * et al. 2016 for the idea). So a sum of a GEMM's result and a mask keeps the GEMM's result or the sum, whichever
+ * serves more, and no mask; an exponential and its quotient keep one of the two.
  *
  * Before: the walk over the forward body is over, `demanded` is complete. After: no placeholder is left; the forward
  * loop has a new result for each residual. Cost: one maximum flow over the values that the demanded ones are computed
@@ -43,9 +43,9 @@ Value *grad_arg(Grad *g, GradFrame *f, GradArgs *list, const Type *t, GradArg a)
 
 static bool can_recompute(const Inst *inst) {
     static const bool layout[OP_COUNT] = {
-        [OP_relabel] = true, [OP_slice] = true, [OP_runtime] = true, [OP_read] = true};
+        [OP_take] = true, [OP_relabel] = true, [OP_slice] = true, [OP_runtime] = true, [OP_read] = true};
     EmitKind emit = op_info[inst->op].emit;
-    return emit == EMIT_elem || inst->op == OP_annotate || inst->op == OP_stop_gradient || layout[inst->op];
+    return emit == EMIT_elem || inst->op == OP_stop_gradient || layout[inst->op];
 }
 
 /* An argument that the backward body can have as well. */
@@ -63,7 +63,9 @@ static int stacked_as(const Inst *loop, const Value *v) {
 
 static int64_t weight(const Inst *loop, const Value *v) {
     /* A stack that is there anyway is almost free: it is read once more. */
-    return stacked_as(loop, v) >= 0 ? 1 : 2 * type_elements(&v->type) * dtype_bytes(v->type.dtype);
+    if (stacked_as(loop, v) >= 0) return 1;
+    /* Of equal sizes rather the table than the rows taken from it: those need not be written at all. */
+    return 2 * type_elements(&v->type) * dtype_bytes(v->type.dtype) + (v->def != NULL && v->def->op == OP_take);
 }
 
 typedef struct Graph {

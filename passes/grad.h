@@ -56,6 +56,7 @@ void grad_activate_loop(Grad *g, Inst *loop);
 void grad_reach_loop(Grad *g, Inst *loop);
 
 GradFn grad_gather, grad_scatter, grad_slice, grad_pad, grad_relabel, grad_broadcast, grad_annotate, grad_top_k;
+GradFn grad_take;
 GradFn grad_einsum, grad_reduce, grad_cumsum, grad_loop;
 
 #endif

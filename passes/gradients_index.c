@@ -4,6 +4,7 @@
  * and sum, relabel and its inverse. `grad_into` restores the operand's labels and their order, so that none of these
  * has to think about layout. Before and after as in gradients.c. */
 #include "grad.h"
+#include "places.h"
 #include "support/intern.h"
 
 static int64_t label_size(const Value *v, Label l) {
@@ -73,6 +74,52 @@ void grad_scatter(Grad *g, Inst *inst, Value *ct) {
     Attrs at = {.label = inst->at.label};
     if (grad_wants(g, inst->in[0]))
         grad_into(g, inst->in[0], build2(&g->b, OP_gather, ct, grad_use(g, inst->in[1]), &at));
+}
+
+/* ---- take: the gradient of a gather whose inverse is known is a gather ---- */
+
+/* A factor of the cotangent, taken back; itself when it is the same at all places. */
+static Value *factor_back(Grad *g, Value *ct, Value *places, const Places *own) {
+    Places mine = places_of(own, &ct->type);
+    if (mine.labels.n == 0) return ct;
+    Label label;
+    Value *at = places_within(&g->b, places, own, &mine);
+    ct = places_merge(&g->b, ct, &mine, &at->type, &label);
+    return build2(&g->b, OP_gather, ct, at, &(Attrs){.label = label});
+}
+
+static bool has_any(const Type *t, const LabelList *labels) {
+    for (int i = 0; i < labels->n; i++)
+        if (type_find(t, labels->at[i]) >= 0) return true;
+    return false;
+}
+
+/* Gathering goes through products and repetitions, down to what is smaller than the cotangent: the gradient of a
+ * weighted sum of rows gathers rows of the cotangent and weights, and their product is never spread out. */
+static Value *take_back(Grad *g, Value *ct, Value *places, const Places *own) {
+    enum { FACTORS = 8 };
+    Value *todo[FACTORS] = {ct}, *product = NULL;
+    for (int n = 1; n > 0;) {
+        Value *x = todo[--n];
+        while (x->def != NULL && x->def->op == OP_broadcast && has_any(&x->def->in[0]->type, &own->labels))
+            x = x->def->in[0];
+        const Inst *def = x->def;
+        if (def != NULL && def->op == OP_mul && n + 2 <= FACTORS) {
+            todo[n++] = def->in[1];
+            todo[n++] = def->in[0];
+            continue;
+        }
+        x = factor_back(g, x, places, own);
+        product = product == NULL ? x : build2(&g->b, OP_mul, product, x, NULL);
+    }
+    return product;
+}
+
+void grad_take(Grad *g, Inst *inst, Value *ct) {
+    if (!grad_wants(g, inst->in[0])) return;
+    Places own = {.labels = inst->at.labels};
+    for (int i = 0; i < own.labels.n; i++) own.size[i] = label_size(inst->in[1], own.labels.at[i]);
+    grad_into(g, inst->in[0], take_back(g, ct, grad_use(g, inst->in[2]), &own));
 }
 
 void grad_slice(Grad *g, Inst *inst, Value *ct) {

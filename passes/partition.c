@@ -91,9 +91,10 @@ static void define(Partition *p, Inst *in, Value *v, const Type *wish) {
     VersionList *l = NEW(p->a, VersionList);
     add_value(p, v, l);
     p->values.at[v->id].wish = *wish;
+    /* Whoever wants the wish pays for it: a scale of the value may be cheaper before the move. */
+    if (v->type.partial.n == 0) return;
     Value *w = reshard(p, in->parent, in->next, in->loc, v, wish);
     add_value(p, w, l);
-    if (v->type.partial.n == 0) return;
     l->at.at[0] = w; /* consumers see the sum only, */
     l->at.n = 1;
     p->values.at[v->id].terms = v; /* except those that add terms */

@@ -10,8 +10,9 @@ typedef struct PassOptions {
     const char *dump_after; /* pass id or "all", NULL: none; dumps go to stderr */
     const char *stop_after; /* pass id, NULL: run to the end */
     bool time_passes;
-    bool verify_each; /* also round-trip the text after every pass */
-    bool no_fuse;     /* -O0 */
+    bool verify_each;    /* also round-trip the text after every pass */
+    bool no_fuse;        /* -O0 */
+    bool explain_onehot; /* say, to stderr, what became of each one-hot einsum */
 } PassOptions;
 
 typedef struct PassCtx {

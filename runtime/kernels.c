@@ -2,7 +2,9 @@
  *
  * top_k: the k largest of n along the middle axis of [outer, n, inner], largest first; equal values in index order, NaN
  * last. Insertion into a sorted list of k: n comparisons with the smallest kept, and k moves for each of the expected
- * k ln(n/k) that enter. Workers share the outer * inner lines. */
+ * k ln(n/k) that enter. Workers share the outer * inner lines.
+ *
+ * ordinal: one pass over each line, with the result's counts as counters. */
 #include "rt.h"
 
 enum { LINES = 16 };
@@ -33,6 +35,25 @@ void moe_top_k(MoeWorker *w, int64_t outer, int64_t n, int64_t inner, int64_t k,
     for (int64_t line = lo; line < hi; line++) {
         int64_t o = line / inner, i = line % inner;
         line_top_k(n, inner, k, x + o * n * inner + i, values + o * k * inner + i, indices + o * k * inner + i);
+    }
+    moe_barrier(w);
+}
+
+static void line_ordinal(int64_t n, int64_t stride, int64_t kinds, const int32_t *x, int32_t *nth, int32_t *count) {
+    for (int64_t k = 0; k < kinds; k++) count[k * stride] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t k = x[i * stride];
+        nth[i * stride] = k >= 0 && k < kinds ? count[k * stride]++ : 0;
+    }
+}
+
+void moe_ordinal(MoeWorker *w, int64_t outer, int64_t n, int64_t inner, int64_t kinds, const int32_t *x, int32_t *nth,
+                 int32_t *count) {
+    int64_t lo, hi;
+    moe_range(w, outer * inner, 1, &lo, &hi);
+    for (int64_t line = lo; line < hi; line++) {
+        int64_t o = line / inner, i = line % inner;
+        line_ordinal(n, inner, kinds, x + o * n * inner + i, nth + o * n * inner + i, count + o * kinds * inner + i);
     }
     moe_barrier(w);
 }

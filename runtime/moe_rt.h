@@ -151,5 +151,9 @@ void moe_coll(MoeWorker *w, int coll, const void *src, void *dst);
  * barrier. */
 void moe_top_k(MoeWorker *w, int64_t outer, int64_t n, int64_t inner, int64_t k, const float *x, float *values,
                int32_t *indices);
+/* Of the index x along the middle axis: how many before are the same (0 for one outside 0 .. kinds), and, over
+ * [outer, kinds, inner], how many there are of each. Ends with the barrier. */
+void moe_ordinal(MoeWorker *w, int64_t outer, int64_t n, int64_t inner, int64_t kinds, const int32_t *x, int32_t *nth,
+                 int32_t *count);
 
 #endif

@@ -200,6 +200,12 @@ static void sample_top_k(Sample *s) {
     build(s, 1, (Value *[]){arg(s, subset(s, DT_f32, 0, LABELS, along))}, at);
 }
 
+static void sample_ordinal(Sample *s) {
+    int along = rng(LABELS);
+    Attrs at = {.label = s->all.dim[along].label, .to = intern("N"), .size = 4};
+    build(s, 1, (Value *[]){arg(s, subset(s, DT_i32, 0, LABELS, along))}, at);
+}
+
 static void sample_one_hot(Sample *s) {
     build(s, 1, (Value *[]){any_arg(s, DT_i32)}, (Attrs){.label = intern("N"), .size = 8});
 }
@@ -252,6 +258,11 @@ static void sample_pad(Sample *s) {
 static void sample_gather(Sample *s) {
     Value *x = arg(s, subset(s, DT_f32, 0, 3, 0));
     build(s, 2, (Value *[]){x, arg(s, subset(s, DT_i32, 1, LABELS, -1))}, (Attrs){.label = s->all.dim[0].label});
+}
+
+/* Gone before anything is split; its gradient is in gradcheck_test.c. */
+static void sample_take(Sample *s) {
+    (void)s;
 }
 
 static void sample_scatter(Sample *s) {
