@@ -6,8 +6,8 @@
  *
  * Before: PLACED. After, and what the verifier may check:
  *   - every value has an offset, but a loop's counter and the values inside fused regions, which have -1;
- *   - two values that live at the same time overlap only when one is a view of the other, or an element-wise result
- *     takes the place of a variable that it is written to;
+ *   - two values that live at the same time overlap only when one is a view of the other, or a result takes the
+ *     place of an operand of the same instruction (plan_share.c says when);
  *   - operand and result of a collective never overlap: a peer reads the operand until the collective ends;
  *   - the value of a slice in a loop is at the offset of iteration 0; the emitter adds the rest.
  *
