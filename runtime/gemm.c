@@ -3,14 +3,14 @@
  * A product is brought to its simplest form once: axes of size 1 go, a batch axis that one operand lacks becomes rows
  * or columns, neighbouring batch axes merge, and a column-major result is computed as its transpose. Then the team's
  * workers divide the axis that divides best. What is left is prepared at a worker's first call and kept; afterwards
- * nothing is allocated. In order of preference:
+ * nothing is allocated, but by oneDNN's sgemm for packing. In order of preference:
  *   dots, axpys  own loops: one number or one row per matrix and little of it; also all that MOE_REFERENCE_GEMM has
- *   sgemm        oneDNN's BLAS call per matrix: vectors (m or n up to 2)
+ *   sgemm        oneDNN's BLAS call per matrix: vectors (m or n up to 2), and large ones where it packs better
  *   matmul       a oneDNN matmul primitive for the whole batch, scratchpad in the worker's memory
  *   packed       dense copies of the operands without a unit stride, then one of the above
  * Measured, GFLOP/s on one Zen 4 core (peak 118), sgemm | matmul: [1024,128][128,512] 113 | 112; 32 x [128,32][32,128]
  * 100 | 104; 8 x [256,128][128,128] 113 | 114; 32 x [16,16][16,16] 22 | 71; [1,128][128,512] 54 | 20; [1024,128][128,8]
- * 40 | 57.
+ * 40 | 57. A transposed: 32 x [128,128][128,32] 107 | 90; 8 x [512,256][256,128] 112 | 92.
  *
  * The same slice gives the same bits on every device and at every call: no back end splits k among threads (every
  * worker tells OpenMP that it is alone). */
@@ -205,17 +205,24 @@ static void run_dots(Worker *w, GemmSlot *s, const float *a, const float *b, flo
 
 /* ---- the call ----------------------------------------------------------------------------------------------- */
 
+/* Measured: matmul reads a transposed a, and large matrices of a batch, without packing them well. */
+static bool sgemm_packs_better(const MoeGemm *g) {
+    bool transposed = g->a_m == 1 && g->a_k != 1;
+    return g->b_n == 1 && g->n >= 32 && g->m * g->n * g->k >= (transposed ? 1 << 18 : 1 << 23) &&
+           (transposed || g->nbatch > 0);
+}
+
 void gemm_choose(Worker *w, GemmSlot *s) {
     const MoeGemm *g = &s->g;
     int64_t matrix = g->m * g->n * g->k, work = gemm_work(g);
-    bool vector = g->m <= VECTOR || g->n <= VECTOR;
+    bool sgemm = g->m <= VECTOR || g->n <= VECTOR || sgemm_packs_better(g);
     if (!work) {
         s->run = run_nothing;
     } else if (g->m * g->n == 1 && g->a_k == 1 && g->b_k == 1) {
         s->run = run_dots;
     } else if (matrix <= TINY && g->b_n == 1 && g->c_n == 1) {
         s->run = run_axpys;
-    } else if (!(vector && gemm_sgemm_prepare(w, s)) && !gemm_matmul_prepare(w, s) && !gemm_sgemm_prepare(w, s)) {
+    } else if (!(sgemm && gemm_sgemm_prepare(w, s)) && !gemm_matmul_prepare(w, s) && !gemm_sgemm_prepare(w, s)) {
         if (work < PACK_WORK || !gemm_pack_prepare(w, s)) s->run = run_axpys;
     }
 }
