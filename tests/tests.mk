@@ -60,9 +60,21 @@ $(BUILD)/tests/%_test: tests/%_test.c $(OBJ_frontend) $(OBJ_codegen) $(OBJ_passe
 .PHONY: test-bins test test-fast lint
 test-bins: all $(UNIT_BIN) $(RT_BIN)
 
+# The same with other compilers and flags, each in a folder of its own: clang without optimization (its warnings),
+# sanitizers, fuzz targets. A moecc built with a sanitizer builds programs with it.
+.PHONY: check-clang check-asan check-tsan check-fuzz
+check-clang:
+	+@$(MAKE) --no-print-directory CC=clang-14 BUILD=$(BUILD)-clang CFLAGS_release=-O0 test-bins
+check-asan:
+	+@$(MAKE) --no-print-directory VARIANT=asan BUILD=$(BUILD)-asan test-bins
+check-tsan:
+	+@$(MAKE) --no-print-directory VARIANT=tsan BUILD=$(BUILD)-tsan all
+check-fuzz:
+	+@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=$(BUILD)-fuzz fuzz-bins
+
 # Everything: needs no GPU. The last line is `N passed, N failed`.
 test: deps
-	+@$(MAKE) --no-print-directory test-bins $(VENV)
+	+@$(MAKE) --no-print-directory test-bins check-clang check-asan check-tsan check-fuzz $(VENV)
 	@BUILD=$(BUILD) tests/run all
 # What a change needs first: units, goldens and lint, seconds.
 test-fast: test-bins
@@ -85,8 +97,7 @@ $(BUILD)/tests/fuzz/%_fuzz: tests/fuzz/%_fuzz.c $(OBJ_frontend) $(OBJ_codegen) $
 
 .PHONY: fuzz fuzz-bins
 fuzz-bins: $(FUZZ_BIN)
-fuzz: deps
-	+@$(MAKE) --no-print-directory VARIANT=fuzz BUILD=$(BUILD)-fuzz fuzz-bins
+fuzz: deps check-fuzz
 	@tests/fuzz/run $(BUILD)-fuzz $(FUZZ_SECONDS)
 
 FORMATTED := $(wildcard ir/*.[ch] ir/support/*.[ch] frontend/*.[ch] passes/*.[ch] codegen/*.[ch] runtime/*.[ch] tests/*/*.[ch])
