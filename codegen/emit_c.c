@@ -1,15 +1,15 @@
 /* emit_c.c: a PLANNED module as one C file.
  *
- * The file is: the kernels (one function a distinct loop nest), the IR's functions (each a list of calls, one comment an
- * op with its place in the source, and a `for` for each loop), the tables. Instructions are dispatched on their emit
+ * The file is: the kernels (one function a distinct loop nest), the IR's functions (each a list of calls, one comment
+ * an op with its place in the source, and a `for` for each loop), the tables. Instructions are dispatched on their emit
  * kind. Every worker of a device runs every line; each call deals its work and ends with the team's barrier.
  *
  * Where a value lies: at its offset in the arena, except that a loop's slices move with the iteration. So a pointer is
  * followed from a view to its operand, and from a slice to the local variable that the loop sets. A value at its
  * operand's place is a view and costs nothing: the plan decides, the emitter compares offsets.
  *
- * Before: PLANNED. After: text that needs moe_rt.h only; identifiers are the emitter's own, user names stand in comments
- * and strings. Linear in the module's size. */
+ * Before: PLANNED. After: text that needs moe_rt.h only; identifiers are the emitter's own, user names stand in
+ * comments and strings. Linear in the module's size. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +33,8 @@ void emit_line(Emit *e, const char *fmt, ...) {
     str_add(&e->funcs, "\n");
 }
 
-/* ---- where values lie --------------------------------------------------------------------------------------------- */
+/* ---- where values lie ---------------------------------------------------------------------------------------------
+ */
 
 static int loop_number(const Emit *e, const Inst *loop) {
     for (int i = e->loop.n - 1; i >= 0; i--)
@@ -89,7 +90,8 @@ const char *emit_pointer(Emit *e, const Value *v) {
     return arena_printf(e->arena, "AT(%lld)", (long long)v->offset);
 }
 
-/* ---- calls -------------------------------------------------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------------------------------------------------
+ */
 
 static int find_or_add(Emit *e, const char *text, const char *const *at, int n) {
     for (int i = 0; i < n; i++)
@@ -201,7 +203,8 @@ static void emit_move(Emit *e, const Inst *i) {
     if (view_of(e, i->out[0], &bytes) == NULL) emit_nest(e, i);
 }
 
-/* ---- regions ------------------------------------------------------------------------------------------------------ */
+/* ---- regions ------------------------------------------------------------------------------------------------------
+ */
 
 static void copy_unless_there(Emit *e, const Value *to, const char *to_text, const Value *from) {
     const char *p = emit_pointer(e, from);
@@ -226,7 +229,8 @@ static void emit_loop(Emit *e, const Inst *loop) {
         const Value *arg = body->args.at[1 + xs + k];
         copy_unless_there(e, arg, emit_pointer(e, arg), loop->in[xs + k]);
     }
-    const char *down = "for (int64_t i%d = %lld; i%d >= 0; i%d--) {", *up = "for (int64_t i%d = 0; i%d < %lld; i%d++) {";
+    const char *down = "for (int64_t i%d = %lld; i%d >= 0; i%d--) {",
+               *up = "for (int64_t i%d = 0; i%d < %lld; i%d++) {";
     if (loop->at.reverse)
         emit_line(e, down, number, (long long)loop->at.trip - 1, number, number);
     else
@@ -247,7 +251,8 @@ static void emit_loop(Emit *e, const Inst *loop) {
     e->loop_number.n--;
 }
 
-/* ---- instructions ------------------------------------------------------------------------------------------------- */
+/* ---- instructions -------------------------------------------------------------------------------------------------
+ */
 
 static void add_type(Str *s, const Type *t) {
     str_addf(s, "%s[", dtype_name(t->dtype));
@@ -293,18 +298,29 @@ static void emit_inst(Emit *e, const Inst *i) {
         case EMIT_elem:
             if (view_of(e, i->out[0], &bytes) == NULL) emit_nest(e, i);
             break;
-        case EMIT_reduce: emit_nest(e, i); break;
+        case EMIT_reduce:
+            emit_nest(e, i);
+            break;
         case EMIT_gemm:
             if (!emit_gemm(e, i)) emit_nest(e, i);
             break;
-        case EMIT_move: emit_move(e, i); break;
-        case EMIT_coll: emit_coll(e, i); break;
-        case EMIT_call: emit_call(e, i); break;
-        case EMIT_ctrl:
-            if (i->op == OP_loop) emit_loop(e, i);
-            else emit_nest(e, i);
+        case EMIT_move:
+            emit_move(e, i);
             break;
-        case EMIT_none: diag_bug("%s cannot be emitted", op_info[i->op].name);
+        case EMIT_coll:
+            emit_coll(e, i);
+            break;
+        case EMIT_call:
+            emit_call(e, i);
+            break;
+        case EMIT_ctrl:
+            if (i->op == OP_loop)
+                emit_loop(e, i);
+            else
+                emit_nest(e, i);
+            break;
+        case EMIT_none:
+            diag_bug("%s cannot be emitted", op_info[i->op].name);
     }
 }
 
@@ -322,7 +338,8 @@ static void emit_block(Emit *e, const Block *b) {
     }
 }
 
-/* ---- the file ----------------------------------------------------------------------------------------------------- */
+/* ---- the file -----------------------------------------------------------------------------------------------------
+ */
 
 static const char prelude[] =
     "#include <string.h>\n"
@@ -368,7 +385,8 @@ static char *emit_c(const Module *m, Arena *a) {
     return out.at;
 }
 
-/* ---- targets ------------------------------------------------------------------------------------------------------ */
+/* ---- targets ------------------------------------------------------------------------------------------------------
+ */
 
 static const struct Target {
     const char *name;
@@ -385,7 +403,9 @@ static const struct Target *target_find(const char *name) {
     return NULL;
 }
 
-bool codegen_has_target(const char *target) { return target_find(target) != NULL; }
+bool codegen_has_target(const char *target) {
+    return target_find(target) != NULL;
+}
 
 char *codegen_emit(const Module *m, const char *target, Arena *a) {
     if (m->phase != PHASE_PLANNED) diag_bug("code is emitted from a planned module only");
