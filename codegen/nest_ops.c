@@ -1,8 +1,8 @@
 /* nest_ops.c: how each op enters a nest: the axes it loops over, and its nodes.
  *
  * An elementwise op is its `expr` over its operands' nodes and needs no code here. The ops that look at indices have a
- * row in one of two small tables. An op that only picks elements (slice, shard_slice, gather, broadcast) becomes a load
- * with other strides, so inside a region it costs nothing. An op that places elements (scatter, update, pad) stores
+ * row in one of two small tables. An op that only picks elements (slice, shard_slice, gather, pad, broadcast) becomes a
+ * load with other strides, so inside a region it costs nothing. An op that places elements (scatter, update) stores
  * with an index into a result filled beforehand. */
 #include <string.h>
 
@@ -81,8 +81,8 @@ static void domain_einsum(const NestBuild *b, const Inst *i, DimVec *dims) {
 }
 
 static void (*const domain[OP_COUNT])(const NestBuild *, const Inst *, DimVec *) = {
-    [OP_reduce] = domain_operand, [OP_pad] = domain_operand,     [OP_scatter] = domain_scatter,
-    [OP_update] = domain_update,  [OP_relabel] = domain_relabel, [OP_einsum] = domain_einsum,
+    [OP_reduce] = domain_operand,  [OP_scatter] = domain_scatter, [OP_update] = domain_update,
+    [OP_relabel] = domain_relabel, [OP_einsum] = domain_einsum,
 };
 
 void op_domain(const NestBuild *b, const Inst *inst, DimVec *dims) {
@@ -202,6 +202,26 @@ static void nodes_shard_slice(NestBuild *b, const Inst *i) {
     define(b, i, n);
 }
 
+/* A load where the operand is, else 0: so a concatenation (a sum of pads) is one nest that writes each element once. */
+static void nodes_pad(NestBuild *b, const Inst *i) {
+    const Type *in = &i->in[0]->type;
+    int axis = i->at.to == NULL ? -1 : type_find(in, i->at.to), loop = nest_loop_of(b->n, i->at.label);
+    int64_t size = axis < 0 ? 1 : dim_local(b->n->mesh, &in->dim[axis]);
+    Node n = load_new(b, i);
+    n.text = arena_printf(b->arena, "((uint64_t)(j) < %lldu ? %s : 0)", (long long)size, n.text);
+    n.uses_j = true;
+    n.j.stride[loop] = 1;
+    n.j.base = -i->at.start;
+    int own = axis < 0 ? -1 : nest_loop_of(b->n, i->at.to);
+    if (own >= 0) n.i.stride[own] = 0;
+    if (axis >= 0) {
+        int64_t stride = nest_stride(b->n->mesh, in, axis);
+        n.i.stride[loop] = stride;
+        n.i.base = -i->at.start * stride;
+    }
+    define(b, i, n);
+}
+
 /* C text of an index relative to the device's part of an axis. */
 static const char *relative(NestBuild *b, const Dim *d, const char *index) {
     const char *offset = offset_text(b->arena, b->n->mesh, d);
@@ -252,18 +272,6 @@ static void nodes_scatter(NestBuild *b, const Inst *i) {
 static void nodes_update(NestBuild *b, const Inst *i) {
     fill_result(b, nest_result(b, i->out[0]), NULL, i->in[0]);
     store_indexed(b, i, i->in[2], "=");
-}
-
-static void nodes_pad(NestBuild *b, const Inst *i) {
-    const Type *out = &i->out[0]->type;
-    int64_t stride = nest_stride(b->n->mesh, out, type_find(out, i->at.label));
-    fill_result(b, nest_result(b, i->out[0]), "0", NULL);
-    Store s = {.text = "p[i] = a", .value = nest_node(b, i->in[0]), .index = -1};
-    s.param = nest_output(b, nest_result(b, i->out[0]));
-    s.i = nest_linear(b, out);
-    if (i->at.to != NULL) s.i.stride[nest_loop_of(b->n, i->at.to)] = stride;
-    s.i.base = i->at.start * stride;
-    nest_store(b, s);
 }
 
 /* The loops are in the result's memory order already. */

@@ -8,7 +8,7 @@
  * for each fold, while it is in the cache. All folds of a nest remove the same labels. A fold that nothing in the nest
  * reads may remove any labels: it adds into its result.
  *
- * An op that picks elements (slice, gather) reads memory, so its operand is computed before the nest. */
+ * An op that picks elements (slice, gather, pad) reads memory, so its operand is computed before the nest. */
 #include <string.h>
 
 #include "fuse.h"
@@ -19,7 +19,7 @@ typedef struct Loops {
 } Loops;
 
 static bool picks(Op op) {
-    return op == OP_slice || op == OP_shard_slice || op == OP_gather;
+    return op == OP_slice || op == OP_shard_slice || op == OP_gather || op == OP_pad;
 }
 
 /* Arithmetic that costs no more than the load of a stored result. */
