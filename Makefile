@@ -35,7 +35,7 @@ SRC_ir := $(wildcard ir/*.c ir/support/*.c)
 SRC_passes := $(wildcard passes/*.c)
 SRC_codegen := $(wildcard codegen/*.c)
 SRC_frontend := $(filter-out frontend/main.c,$(wildcard frontend/*.c))
-SRC_runtime := $(wildcard runtime/*.c)
+SRC_runtime := $(filter-out runtime/comm_mpi.c,$(wildcard runtime/*.c))
 STD := $(wildcard frontend/std/*.moe)
 
 OBJ_ir := $(SRC_ir:%.c=$(BUILD)/%.o)
@@ -53,6 +53,12 @@ CFLAGS_runtime := -O3 -march=native -pthread
 .PHONY: all
 all: $(BUILD)/moecc $(BUILD)/libmoert.a
 
+# Programs under mpirun load this beside libmoert.a; without an MPI compiler it is left out. MPICC= leaves it out too.
+MPICC ?= $(shell command -v mpicc 2>/dev/null)
+ifneq ($(MPICC),)
+all: $(BUILD)/libmoert_mpi.so
+endif
+
 $(BUILD)/moecc: $(OBJ_main) $(OBJ_frontend) $(OBJ_codegen) $(OBJ_passes) $(OBJ_ir)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(LIBS_moecc)
@@ -60,6 +66,11 @@ $(BUILD)/moecc: $(OBJ_main) $(OBJ_frontend) $(OBJ_codegen) $(OBJ_passes) $(OBJ_i
 $(BUILD)/libmoert.a: $(OBJ_runtime)
 	@echo "  AR   $@"
 	$(Q)rm -f $@; ar rcs $@ $^
+
+$(BUILD)/libmoert_mpi.so: runtime/comm_mpi.c runtime/transport.h
+	@mkdir -p $(@D)
+	@echo "  MPI  $<"
+	$(Q)OMPI_CC="$(CC)" MPICH_CC="$(CC)" $(MPICC) $(CFLAGS) $(WARN) -Iruntime -fPIC -shared -o $@ $<
 
 define compile
 	@mkdir -p $(@D)

@@ -237,7 +237,7 @@ static void add_words(Command *c, const char *words) {
 }
 
 static void command_fill(Command *c, const BuildOptions *opt, const Runtime *r) {
-    static char march[64];
+    static char march[64], rpath[PATH_MAX + 64];
     const char *cc = opt->cc != NULL ? opt->cc : getenv("CC");
     snprintf(march, sizeof march, "-march=%s", opt->march != NULL ? opt->march : "native");
     if (cc != NULL) add_words(c, cc);
@@ -248,8 +248,10 @@ static void command_fill(Command *c, const BuildOptions *opt, const Runtime *r) 
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) add(c, flags[i]);
     add(c, r->include);
     if (opt->debug) add(c, "-g");
-    const char *const tail[] = {"-o",     temp_out,  c_file,      r->lib, "-Wl,--as-needed",
-                                "-ldnnl", "-lhwloc", "-ljansson", "-lm"};
+    /* Where a program started by mpirun finds libmoert_mpi.so: beside itself, or beside the runtime. */
+    snprintf(rpath, sizeof rpath, "$ORIGIN:%.*s", (int)(strrchr(r->lib, '/') - r->lib), r->lib);
+    const char *const tail[] = {"-o",  temp_out,          c_file,   r->lib,    "-Xlinker",  "-rpath", "-Xlinker",
+                                rpath, "-Wl,--as-needed", "-ldnnl", "-lhwloc", "-ljansson", "-lm"};
     for (size_t i = 0; i < sizeof tail / sizeof *tail; i++) add(c, tail[i]);
     c->at[c->n] = NULL;
 }

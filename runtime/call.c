@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "host.h"
+#include "ranks.h"
 
 const MoeFunc *func_find(const MoeProgram *p, const char *name, bool train) {
     for (int i = 0; i < p->nfuncs; i++)
@@ -39,13 +40,14 @@ static void call_job(Worker *w, void *ctx) {
 }
 
 bool call_run(Team *t, const Call *c, Error *e) {
+    ranks_call(c->f->name, c->step);
     return team_run(t, call_job, (void *)(uintptr_t)c) || error_set(e, "%s", t->error.text);
 }
 
 void *call_result(Team *t, const MoeFunc *f, int result) {
     const MoeTensor *r = &f->results[result];
     void *out = xmalloc((size_t)tensor_elements(r) * (size_t)dtype_size(r->dtype));
-    for (int d = 0; d < t->devices; d++) tensor_get(t, r, d, out);
+    if (!tensor_collect(t, r, out)) memset(out, 0, (size_t)tensor_elements(r) * (size_t)dtype_size(r->dtype));
     return out;
 }
 
@@ -110,9 +112,11 @@ Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
 
 /* Messages quote files; a terminal is not told what a file's control characters say. */
 int command_error(const Error *e) {
+    char text[sizeof e->text];
+    size_t n = 0;
+    for (const char *c = e->text; *c; c++) text[n++] = (char)((unsigned char)*c < 32 || *c == 127 ? '?' : *c);
+    text[n] = '\0';
     fflush(stdout);
-    fputs("error: ", stderr);
-    for (const char *c = e->text; *c; c++) fputc((unsigned char)*c < 32 || *c == 127 ? '?' : *c, stderr);
-    fputc('\n', stderr);
+    if (!ranks_report(text)) fprintf(stderr, "error: %s\n", text);
     return EXIT_user;
 }

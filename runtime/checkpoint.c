@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "ranks.h"
 
 static const char *const names[] = {"model.safetensors", "states.safetensors", "meta.json"};
 enum { NAMES = 3, VERSION = 1 };
@@ -61,6 +62,7 @@ uint64_t bytes_hash(const char *at, size_t n) {
 }
 
 bool checkpoint_probe(const char *dir, Error *e) {
+    if (ranks_self()) return true; /* rank 0 writes */
     char *d = dir_plain(dir), *meta = inside(d, "meta.json"), *copy = xformat("%s", d);
     bool ok = true;
     if (exists(d) && !exists(meta) && rmdir(d) != 0)
@@ -128,6 +130,7 @@ static bool put_in_place(const char *temp, const char *dir, Error *e) {
 }
 
 bool checkpoint_save(Team *t, const char *where, const Meta *m, Error *e) {
+    if (ranks_self()) return vars_save(t, where, VARS_params, e) && vars_save(t, where, VARS_states, e);
     char *dir = dir_plain(where), *temp = xformat("%s.tmp-%ld", dir, (long)getpid()), *copy = xformat("%s", dir);
     remove_checkpoint(temp);
     bool ok = checkpoint_probe(dir, e) && write_into(t, temp, m, e) && put_in_place(temp, dir, e);

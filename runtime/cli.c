@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "host.h"
+#include "ranks.h"
 
 /* ---- tables ------------------------------------------------------------------------------------------------- */
 
@@ -110,9 +111,9 @@ static int distance(const char *a, const char *b) {
 }
 
 static int usage(const char *self, const char *what, const char *word, const char *near) {
-    fprintf(stderr, "error: %s '%.80s'", what, word);
-    if (near) fprintf(stderr, "; did you mean '%s'?", near);
-    fprintf(stderr, "\nSee %s --help\n", self);
+    note("error: %s '%.80s'", what, word);
+    if (near) note("; did you mean '%s'?", near);
+    note("\nSee %s --help\n", self);
     return EXIT_usage;
 }
 
@@ -208,11 +209,11 @@ static int argument_parse(const char *self, const struct Command *c, int argc, c
     const char *text = flag ? "" : equal ? equal + 1 : argc > 1 ? argv[1] : NULL;
     if (!text) return usage(self, "a value must follow", d->name, NULL), 0;
     if (!option_store(d, text, o)) {
-        fprintf(stderr, "error: %s: '%.80s' is not %s\nSee %s %s --help\n", d->name, text,
-                d->kind == OPTION_int    ? "an integer in range"
-                : d->kind == OPTION_time ? "a time like 60s, 5m, 2h"
-                                         : "a number in range",
-                self, c->name);
+        note("error: %s: '%.80s' is not %s\nSee %s %s --help\n", d->name, text,
+             d->kind == OPTION_int    ? "an integer in range"
+             : d->kind == OPTION_time ? "a time like 60s, 5m, 2h"
+                                      : "a number in range",
+             self, c->name);
         return 0;
     }
     return equal || flag ? 1 : 2;

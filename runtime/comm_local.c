@@ -4,7 +4,7 @@
  *   publish  the device says where its source and result lie, and opens `published` at this number
  *   read     a receiver waits for each sender it needs and copies, or folds, straight from the sender's memory
  *   release  when all its workers have read, the device opens `done`; nobody leaves before his whole group is done, so
- * a source may be overwritten right after the call So a byte is copied at most once, and there is no global barrier:
+ * a source may be overwritten right after the call. So a byte is copied at most once, and there is no global barrier:
  * only members of a group wait for each other.
  *
  * A fold takes the members in rank order, whoever computes it, hence the same bits on every device and in every
@@ -19,26 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rt.h"
+#include "comm.h"
 
 enum { FOLD_CHUNK = 2048, DIRECT_BYTES = 32 << 10, GRAIN = 64, MAX_GROUP = 256 };
-
-/* A block in elements: `rows` runs of `run`, addressed by n outer axes; member strides as said above. */
-typedef struct Move {
-    int n;
-    int64_t count[MOE_MAX_RANK], from[MOE_MAX_RANK], to[MOE_MAX_RANK];
-    int64_t rows, run;
-    int64_t from_member, to_member;
-} Move;
-
-struct CollPlan {
-    int group;    /* members */
-    int *member;  /* [devices][group]: device numbers, in rank order */
-    int *me;      /* [devices]: own rank */
-    int *sender;  /* permute: [devices], the rank of the one member that is read */
-    int64_t size; /* elements of the source */
-    Move move;
-};
 
 /* ---- plans -------------------------------------------------------------------------------------------------- */
 
@@ -126,6 +109,7 @@ static bool coll_plan(const MoeProgram *p, const MoeColl *c, CollPlan *plan, Err
     if (want != out) return error_set(e, "%s: collective's shapes do not fit its group of %d", c->where, (int)group);
     plan->group = (int)group;
     plan->size = in;
+    plan->by_parts = c->kind == MOE_all_reduce && group > 2 && in * dtype_size(c->dtype) > DIRECT_BYTES;
     plan->move = coll_move(c, group);
     plan->member = xcalloc((size_t)(p->devices * group), sizeof(int));
     plan->me = xcalloc((size_t)p->devices, sizeof(int));
@@ -316,32 +300,31 @@ static void coll_reduce_scatter(const Call *k) {
     move_do(k, src, k->plan->group, k->me * k->plan->move.from_member, 0);
 }
 
-/* Part h of n elements, of a whole number of cache lines. */
-static void part_of(const Call *k, int h, int64_t *lo, int64_t *hi) {
-    MoeWorker as = {.worker = h, .workers = k->plan->group};
-    moe_range(&as, k->plan->size, GRAIN, lo, hi);
+void coll_part(const CollPlan *plan, int h, int64_t *lo, int64_t *hi) {
+    MoeWorker as = {.worker = h, .workers = plan->group};
+    moe_range(&as, plan->size, GRAIN, lo, hi);
 }
 
 static void coll_all_reduce(const Call *k) {
     const char *src[MAX_GROUP];
     int group = k->plan->group;
     for (int h = 0; h < group; h++) src[h] = source_of(k, h);
-    if (group <= 2 || k->plan->size * k->es <= DIRECT_BYTES) {
+    if (!k->plan->by_parts) {
         move_do(k, src, group, 0, 0);
         return;
     }
     int64_t lo, hi, a, b;
-    part_of(k, k->me, &lo, &hi);
+    coll_part(k->plan, k->me, &lo, &hi);
     moe_range(&k->w->pub, hi - lo, GRAIN, &a, &b);
     if (a < b) run_do(k, src, group, lo + a, lo + a, b - a);
     uint32_t round = ++k->w->parts;
-    meeting_arrive(k->w, &k->w->dev->reduced, round);
+    if (meeting_arrive(k->w, &k->w->dev->reduced, round) && k->plan->crosses) cross_post(k->w);
     for (int i = 1; i < group; i++) {
         int h = (k->me + i) % group;
         chaos_delay(k->w, 3);
         gate_wait(k->w, &member_of(k, h)->reduced.gate, round);
         const char *from = member_of(k, h)->dst;
-        part_of(k, h, &lo, &hi);
+        coll_part(k->plan, h, &lo, &hi);
         moe_range(&k->w->pub, hi - lo, GRAIN, &a, &b);
         if (a < b) run_do(k, &from, 1, lo + a, lo + a, b - a);
     }
@@ -363,7 +346,10 @@ void moe_coll(MoeWorker *pub, int coll, const void *src, void *dst) {
     if (pub->worker == 0) {
         w->dev->src = src;
         w->dev->dst = dst;
+        w->dev->coll = coll;
+        w->dev->round = w->parts + 1;
         gate_open(&w->dev->published, number);
+        if (plan->crosses) cross_post(w);
     }
     chaos_delay(w, 1);
     readers[c->kind](&k);

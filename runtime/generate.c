@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "ranks.h"
 
 typedef struct Gen {
     Team *team;
@@ -49,6 +50,7 @@ static bool gen_feed(Gen *g, const MoeFunc *f, const unsigned char *at, int64_t 
         float *all = floats_of(&f->results[0], call_result(g->team, f, 0));
         memcpy(g->logits, all + (n - 1) * g->vocabulary, (size_t)g->vocabulary * sizeof *all);
         free(all);
+        ok = ranks_ok(e);
     }
     free(t);
     free(p);
@@ -81,7 +83,7 @@ static bool gen_text(const MoeProgram *p, Gen *g, const Options *o, Error *e) {
     if (!gen_prompt(g, (const unsigned char *)prompt, n, e)) return false;
     for (int64_t i = 0; i < n; i++) put_byte((unsigned char)prompt[i], tty);
     int usable = g->vocabulary < 256 ? g->vocabulary : 256;
-    for (int64_t i = 0; i < max_tokens && !signals_seen(); i++) {
+    for (int64_t i = 0; i < max_tokens && !ranks_any(signals_seen()); i++) {
         unsigned char next =
             (unsigned char)sample_next(g->logits, usable, o->temperature, o->top_k, (uint32_t)o->seed, n + i);
         put_byte(next, tty);
@@ -89,8 +91,7 @@ static bool gen_text(const MoeProgram *p, Gen *g, const Options *o, Error *e) {
     }
     putchar('\n');
     if (max_tokens < o->max_tokens)
-        fprintf(stderr, "stopped at %lld positions, which is what the program keeps\n",
-                (long long)p->generate_positions);
+        note("stopped at %lld positions, which is what the program keeps\n", (long long)p->generate_positions);
     return true;
 }
 

@@ -70,7 +70,8 @@ bool st_open(const char *path, StFile *f, Error *e);
 StTensor *st_find(const StFile *f, const char *name); /* NULL: none */
 void st_close(StFile *f);
 
-/* Writing: names and shapes first, then `fill` is called in order to produce each tensor's bytes. */
+/* Writing: names and shapes first, then `fill` is called in order to produce each tensor's bytes. Without a path,
+ * nothing is written, but `fill` is called in the same order, with no buffer. */
 typedef struct StOut {
     char *name;
     MoeDType dtype;

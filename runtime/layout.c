@@ -99,6 +99,16 @@ int64_t tensor_block(const MoeProgram *p, const MoeTensor *t, int device, int64_
     return n;
 }
 
+bool tensor_holds_first(const MoeProgram *p, const MoeTensor *t, int device) {
+    int64_t coord[MOE_MAX_AXES];
+    mesh_coord(p, device, coord);
+    for (int i = 0; i < t->rank; i++)
+        for (int k = 0; k < t->axes[i].n; k++) coord[t->axes[i].at[k]] = 0;
+    for (int a = 0; a < p->naxes; a++)
+        if (coord[a]) return false;
+    return true;
+}
+
 int64_t var_slices(const MoeVar *v) {
     return v->stacked ? v->t.size[0] : 1;
 }

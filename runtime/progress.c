@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "ranks.h"
 
 double clock_seconds(void) {
     struct timespec t;
@@ -13,9 +14,11 @@ double clock_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* A launcher gives rank 0 a terminal of its own, whatever stands at the other end: plain lines then. */
 void progress_begin(Progress *p, int64_t step) {
     const char *term = getenv("TERM"), *none = getenv("NO_COLOR");
-    *p = (Progress){.tty = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0, .first = step};
+    *p = (Progress){.tty = ranks_count() == 1 && isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0,
+                    .first = step};
     p->color = p->tty && !(none && *none);
     p->began = p->last = clock_seconds();
 }

@@ -44,9 +44,11 @@ typedef struct Meeting {
 } Meeting;
 
 typedef struct Device {
-    char *arena;
+    char *arena;     /* NULL: another process's device */
     const char *src; /* published by the collective under way */
     char *dst;
+    int coll; /* its number, and that of the all_reduce by parts, for comm_ranks.c */
+    uint32_t round;
     Gate published;  /* number of the last collective whose src and dst stand */
     Meeting reduced; /* … whose own part of dst stands (all_reduce by parts) */
     Meeting done;    /* … after which it reads no other device's memory */
@@ -76,15 +78,22 @@ typedef void (*Job)(Worker *w, void *ctx);
 struct Team {
     const MoeProgram *program;
     int devices, workers; /* workers of each device */
+    int first, local;     /* devices of this process */
+    int core;             /* the first one that they are bound to */
     bool fits;            /* no more threads than cores: they are bound, and spin longer */
     Device *device;
-    Worker *worker; /* [devices * workers] */
+    Worker *worker; /* [local * workers] */
     CollPlan *coll; /* per program->colls */
     size_t arena_bytes;
     uint64_t chaos; /* MOE_CHAOS: seed of random delays, 0: none */
     Job job;
     void *ctx;
     Gate start, finished;
+    Gate bell;               /* rung for the main thread: a crossing is posted, or the job is done */
+    _Atomic uint32_t posted; /* devices that have posted, over all crossings' phases */
+    uint32_t served;         /* phases served */
+    int phase;               /* of the next one */
+    size_t image_bytes;      /* of another process's device, twice */
     _Atomic uint32_t running;
     _Atomic bool stop, failed;
     Error error;
@@ -100,8 +109,9 @@ _Noreturn void worker_fail(Worker *w, const char *fmt, ...) __attribute__((forma
 
 void gate_wait(Worker *w, Gate *g, uint32_t target);
 void gate_open(Gate *g, uint32_t value);
-/* The worker has reached `round` (counted from 1); the gate opens when all of its device have. */
-void meeting_arrive(Worker *w, Meeting *m, uint32_t round);
+void gate_ring(Gate *g); /* one more, by any of several writers */
+/* The worker has reached `round` (counted from 1); the gate opens when all of its device have: then true. */
+bool meeting_arrive(Worker *w, Meeting *m, uint32_t round);
 void chaos_delay(Worker *w, unsigned place);
 
 /* ---- shapes (layout.c) -------------------------------------------------------------------------------------- */
@@ -121,12 +131,20 @@ bool var_slice(const MoeProgram *p, const MoeVar *v, int64_t i, int device, MoeT
 int64_t var_slices(const MoeVar *v);
 char *var_slice_name(const MoeVar *v, const char *pattern, int64_t i); /* malloc'd */
 
+/* The device is the first of those that hold the same block: 0 along every mesh axis that the tensor does not use. */
+bool tensor_holds_first(const MoeProgram *p, const MoeTensor *t, int device);
 /* Calls fn for each run of the device's block that is contiguous in both: `local` and `global` count elements. */
 typedef void (*RunFn)(void *ctx, int64_t local, int64_t global, int64_t n);
 void tensor_runs(const MoeProgram *p, const MoeTensor *t, int device, RunFn fn, void *ctx);
 /* Between a device's block (at t->offset of its arena) and a dense global array of the same dtype. */
 void tensor_put(const Team *team, const MoeTensor *t, int device, const void *global);
 void tensor_get(const Team *team, const MoeTensor *t, int device, void *global);
+/* All blocks, also those of other processes (comm_ranks.c). All ranks must call it; all get it. False: a rank failed.
+ */
+bool tensor_collect(Team *t, const MoeTensor *x, void *global);
+/* The same for the block of one device; `global` may be NULL where it is not wanted: only rank 0 wants it unless
+ * `everywhere`. */
+bool block_collect(Team *t, const MoeTensor *x, int device, void *global, bool everywhere);
 
 /* ---- collectives, matrix products --------------------------------------------------------------------------- */
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "host.h"
+#include "ranks.h"
 
 /* ---- arguments ---------------------------------------------------------------------------------------------- */
 
@@ -79,7 +80,7 @@ static bool output_write(Team *t, const MoeFunc *f, int i, const char *dir, Erro
     MoeDType as = r->dtype == MOE_i32 || r->dtype == MOE_bool ? r->dtype : MOE_f32;
     if (as == MOE_f32) values = floats_of(r, values);
     char *path = output_path(dir, r->name);
-    bool ok = npy_write(path, as, r->rank, r->size, values, e);
+    bool ok = ranks_ok(e) && (ranks_self() || npy_write(path, as, r->rank, r->size, values, e));
     free(path);
     free(values);
     return ok;
@@ -98,6 +99,7 @@ static bool run_steps(Team *t, const MoeFunc *f, const Options *o, const void *c
             const char *names[MAX_METRICS];
             double values[MAX_METRICS];
             int n = call_means(t, f, names, values);
+            if (!ranks_ok(e)) return false;
             printf("step %lld", (long long)step + 1);
             for (int i = 0; i < n; i++) printf(" %s %.9g", names[i], values[i]);
             putchar('\n');
@@ -112,7 +114,8 @@ static bool run_all(Team *t, const MoeFunc *f, const Options *o, Error *e) {
     bool ok = true;
     for (int i = 0; ok && i < f->nargs; i++) ok = (args[i] = input_read(f, &f->args[i], o, e)) != NULL;
     ok = ok && run_steps(t, f, o, (const void *const *)args, e);
-    if (ok && mkdir(o->out, 0777) != 0 && errno != EEXIST) ok = error_set(e, "%s: %s", o->out, strerror(errno));
+    if (ok && !ranks_self() && mkdir(o->out, 0777) != 0 && errno != EEXIST)
+        ok = error_set(e, "%s: %s", o->out, strerror(errno));
     for (int i = 0; ok && i < f->nresults; i++) ok = output_write(t, f, i, o->out, e);
     for (int i = 0; i < f->nargs; i++) free(args[i]);
     free(args);

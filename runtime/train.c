@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "host.h"
+#include "ranks.h"
 
 enum { DEFAULT_STEPS = 1000 };
 
@@ -72,6 +73,7 @@ static bool step_do(Run *r, double seconds_left, Error *e) {
     const char *names[MAX_METRICS];
     double values[MAX_METRICS];
     int n = call_means(r->team, r->f, names, values);
+    if (!ranks_ok(e)) return false;
     r->meta.step++;
     progress_step(&r->progress, r->meta.step, r->meta.steps, seconds_left, rows * (width - 1), n, names, values);
     if (isfinite(values[0])) return true;
@@ -84,7 +86,7 @@ static bool run_loop(Run *r, const Options *o, Error *e) {
     int64_t last = o->stop_at > 0 && o->stop_at < r->meta.steps ? o->stop_at : r->meta.steps;
     progress_begin(&r->progress, r->meta.step);
     bool ok = true;
-    while (ok && r->meta.step < last && !signals_seen() && clock_seconds() < end) {
+    while (ok && r->meta.step < last && !ranks_any(signals_seen() || clock_seconds() >= end)) {
         ok = step_do(r, end - clock_seconds(), e);
         if (ok && o->save && o->save_every && r->meta.step % o->save_every == 0)
             ok = checkpoint_save(r->team, o->save, &r->meta, e);
@@ -117,7 +119,7 @@ int command_train(const MoeProgram *p, const Options *o) {
     text_close(&r.text);
     if (!ok) return command_error(&e);
     if (!signals_seen()) return 0;
-    if (!o->save) fputs("stopped; nothing was saved (--save DIR)\n", stderr);
+    if (!o->save) note("stopped; nothing was saved (--save DIR)\n");
     return EXIT_stopped;
 }
 
@@ -136,12 +138,13 @@ static bool eval_loop(Team *t, const MoeFunc *f, const Text *text, Error *e) {
     int n = 0;
     bool ok = true;
     int64_t done = 0;
-    for (; ok && done < batches && !signals_seen(); done++) {
+    for (; ok && done < batches && !ranks_any(signals_seen()); done++) {
         text_eval(text, done * rows, rows, width, batch);
         Call call = {f, args, 0, 0, 1};
         ok = call_run(t, &call, e);
         if (!ok) break;
         n = call_means(t, f, names, values);
+        if (!(ok = ranks_ok(e))) break;
         for (int i = 0; i < n; i++) sums[i] += values[i];
     }
     free(batch);

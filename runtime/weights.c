@@ -3,11 +3,12 @@
  * A stacked variable is one file tensor per slice ("block.1.wi"), so files do not know how loops were rolled, and a
  * file is global: any mesh reads what any other wrote. Reading is by the devices in parallel, each copying its own
  * block from the mapped file; f32, bf16 and f16 convert into each other with one rounding. Writing takes each block
- * from the first device that holds it. */
+ * from the first device that holds it; rank 0 writes, other ranks send it theirs in the same order. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "host.h"
+#include "ranks.h"
 
 /* ---- reading ------------------------------------------------------------------------------------------------ */
 
@@ -132,24 +133,13 @@ bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Er
 
 /* ---- writing ------------------------------------------------------------------------------------------------ */
 
-/* The device is the first of those that hold the same block: 0 along every mesh axis that the tensor does not use. */
-static bool holds_first(const MoeProgram *p, const MoeTensor *t, int device) {
-    int64_t coord[MOE_MAX_AXES];
-    mesh_coord(p, device, coord);
-    for (int i = 0; i < t->rank; i++)
-        for (int k = 0; k < t->axes[i].n; k++) coord[t->axes[i].at[k]] = 0;
-    for (int a = 0; a < p->naxes; a++)
-        if (coord[a]) return false;
-    return true;
-}
-
 static void slice_get(void *ctx, const StOut *out, void *buffer) {
     Team *t = ctx;
     const MoeVar *v = out->tag;
     MoeTensor slice;
     for (int d = 0; d < t->devices; d++)
-        if (holds_first(t->program, &v->t, d) && var_slice(t->program, v, out->index, d, &slice))
-            tensor_get(t, &slice, d, buffer);
+        if (tensor_holds_first(t->program, &v->t, d) && var_slice(t->program, v, out->index, d, &slice))
+            block_collect(t, &slice, d, buffer, false);
 }
 
 bool vars_save(Team *t, const char *path, unsigned which, Error *e) {
@@ -168,7 +158,7 @@ bool vars_save(Team *t, const char *path, unsigned which, Error *e) {
             memcpy(o->shape, shape, sizeof *shape * (size_t)o->rank);
         }
     }
-    bool ok = st_write(path, n, out, slice_get, t, e);
+    bool ok = st_write(ranks_self() ? NULL : path, n, out, slice_get, t, e) && ranks_ok(e);
     for (int i = 0; i < n; i++) free(out[i].name);
     free(out);
     return ok;

@@ -1,7 +1,7 @@
 # tests.mk: dependencies, the demo, and every test target.
 
 BUILD_PKGS := gcc make flex bison libhwloc-dev libdnnl-dev libjansson-dev
-TEST_PKGS := libcmocka-dev llvm-14-tools clang-14 clang-format-14 libclang-rt-14-dev python3 python3-venv bible-kjv
+TEST_PKGS := libcmocka-dev llvm-14-tools clang-14 clang-format-14 libclang-rt-14-dev python3 python3-venv bible-kjv libopenmpi-dev openmpi-bin
 
 define apt_install
 	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \

@@ -1,5 +1,6 @@
 # Who may include whom: ir/support <- ir <- {frontend, passes, codegen}; only frontend/main.c sees all; the runtime and
-# the compiler see nothing of each other; hwloc is seen by passes/topology.c and runtime/team.c only.
+# the compiler see nothing of each other; hwloc is seen by passes/topology.c and runtime/team.c only, MPI by
+# runtime/comm_mpi.c only.
 bad=0
 complain() { echo "$1"; bad=1; }
 check() { # folder, headers it must not include
@@ -16,5 +17,8 @@ check codegen 'frontend\.h|ast\.h|passes\.h|moe_rt\.h'
 check runtime 'ir\.h|passes\.h|frontend\.h|codegen\.h|(support/)?(arena|vec|intern|str|diag)\.h'
 for f in $(git grep -lE '#include <hwloc' -- '*.c' '*.h'); do
     case $f in passes/topology.c | runtime/team.c) ;; *) complain "$f: includes hwloc" ;; esac
+done
+for f in $(git grep -lE '#include <mpi' -- '*.c' '*.h'); do
+    [ "$f" = runtime/comm_mpi.c ] || complain "$f: includes mpi.h"
 done
 exit $bad
