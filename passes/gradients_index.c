@@ -60,7 +60,13 @@ void grad_top_k(Grad *g, Inst *inst, Value *ct) {
     if (ct == NULL) return; /* only the indices are used */
     const Value *x = inst->in[0];
     Attrs at = {.label = inst->at.label, .size = label_size(x, inst->at.label), .labels = type_labels(&x->type)};
-    grad_into(g, inst->in[0], build2(&g->b, OP_scatter, ct, grad_use(g, inst->out[1]), &at));
+    Value *places = grad_use(g, inst->out[1]);
+    if (inst->at.to == inst->at.label) { /* all of them, sorted: the axis that is scattered has another name */
+        Attrs rank = {.labels = {1, {inst->at.to}}, .dims = {1, {{intern_printf("%s rank", inst->at.to), at.size}}}};
+        ct = build1(&g->b, OP_relabel, ct, &rank);
+        places = build1(&g->b, OP_relabel, places, &rank);
+    }
+    grad_into(g, inst->in[0], build2(&g->b, OP_scatter, ct, places, &at));
 }
 
 void grad_gather(Grad *g, Inst *inst, Value *ct) {

@@ -61,8 +61,16 @@ static Value *dense_of(Onehot *o, Value *v) {
     return x;
 }
 
+/* A label that is summed inside, and one of the same name outside, would be taken for one. */
+static bool shadows(const Form *f, const Type *t) {
+    for (int k = 0; k < f->n; k++)
+        for (int i = 0; i < f->at[k].over.n; i++)
+            if (type_has(t, f->at[k].over.at[i])) return true;
+    return false;
+}
+
 static void set_form(Onehot *o, const Inst *inst, const Form *f) {
-    if (f != NULL) hot_slot(o, inst->out[0])->form = f;
+    if (f != NULL && !shadows(f, &inst->out[0]->type)) hot_slot(o, inst->out[0])->form = f;
 }
 
 /* From here on `to` stands for the instruction's result. */
@@ -270,15 +278,10 @@ static bool mentions(const Form *f, Label label, bool hots) {
     return false;
 }
 
-/* New axes repeat, unless their label is one that the form sums. */
 static void see_broadcast(Onehot *o, Inst *inst) {
     const Form *f = form_of(o, inst->in[0]);
     if (hot_slot(o, inst->in[0])->count != NULL) hot_slot(o, inst->out[0])->count = hot_slot(o, inst->in[0])->count;
-    if (f == NULL) return;
-    for (int k = 0; k < f->n; k++)
-        for (int i = 0; i < inst->out[0]->type.rank; i++)
-            if (list_has(&f->at[k].over, inst->out[0]->type.dim[i].label)) return;
-    set_form(o, inst, f);
+    if (f != NULL) set_form(o, inst, f);
 }
 
 /* fn on every small tensor of the form. */
@@ -497,23 +500,21 @@ static Form *count_repeats(Onehot *o, const Inst *inst, const Form *f, const Lab
     return r;
 }
 
-static bool has_hidden(const Form *f, int n, Value *const *dense, const Type *like) {
-    for (int k = 0; k < f->n; k++)
-        for (int i = 0; i < f->at[k].over.n; i++) {
-            if (type_has(like, f->at[k].over.at[i])) return true;
-            for (int d = 0; d < n; d++)
-                if (type_has(&dense[d]->type, f->at[k].over.at[i])) return true;
-        }
-    return false;
+static bool shadows_any(const Form *f, const Inst *inst) {
+    bool any = false;
+    for (int k = 0; k < inst->nin; k++) any = any || shadows(f, &inst->in[k]->type);
+    return any;
 }
 
 static void see_einsum(Onehot *o, Inst *inst) {
     const Form *f = NULL;
+    bool hidden = false;
     Value **dense = NEW_ARRAY(o->scratch, Value *, inst->nin);
     LabelList all = {0};
     int n = 0;
     for (int k = 0; k < inst->nin; k++) {
         const Form *g = form_of(o, inst->in[k]), *both = f == NULL ? g : g != NULL ? form_times(o, f, g) : NULL;
+        hidden = hidden || (g != NULL && shadows_any(g, inst));
         if (g != NULL && both != NULL) {
             f = both;
             for (int i = 0; i < inst->in[k]->type.rank; i++) list_add(&all, inst->in[k]->type.dim[i].label);
@@ -523,7 +524,7 @@ static void see_einsum(Onehot *o, Inst *inst) {
     }
     if (f == NULL) return;
     const Type *like = &inst->out[0]->type;
-    if (has_hidden(f, n, dense, like)) {
+    if (hidden) {
         explain(o, inst, "stays dense: a label that is summed inside the routing is used outside");
         return;
     }
