@@ -355,7 +355,10 @@ Value *form_place(Onehot *o, const Form *f, const Type *like) {
         Value *x = place_counts(o, &f->at[k]);
         if (x != NULL && f->n == 1 && type_same_shape(&x->type, like)) return x;
         if (x != NULL) {
+            HotSlot known = *hot_slot(o, x);
             x = build_broadcast(&o->b, build_cast(&o->b, x, t.dtype), &t);
+            hot_slot(o, x)->counted = known.counted;
+            hot_slot(o, x)->counted_along = known.counted_along;
         } else {
             Route r = route_new(o, &one, &f->at[k], 0, NULL, &t);
             bool rows = r.c.weight != NULL && r.c.weight->type.rank > r.c.hot[0].index->type.rank;

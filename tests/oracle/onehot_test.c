@@ -3,8 +3,9 @@
  * A case is a few lines of the language that define `combine` and `dispatch`; tokens go to experts, through a function,
  * and back. The module is interpreted twice in f64 on the same random arguments: differentiated as it is, and through
  * the passes. Arguments are drawn to have ties, experts that overflow and experts that nobody chooses, masks, indices
- * out of range; sizes have C = 1, C > S, E = 1, K = E. `gone` cases must have no tensor over token, expert and slot (or
- * choice and expert) left; `stays` cases look alike and must keep one. */
+ * out of range; sizes have C = 1, C > S, E = 1, K = E. Cases that MOVES must have no tensor over token, expert
+ * and slot (or choice and expert) left, and no row may be added to another, forward or backward; in those that ADDS two
+ * tokens may share a place; those that STAYS look alike and must keep a dense tensor. */
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@ enum { SIZES = 25, DRAWS = 20, FEW_DRAWS = 3 };
 
 typedef struct Case {
     const char *name, *text;
-    bool stays;
+    enum { MOVES, ADDS, STAYS } becomes;
 } Case;
 
 /* ---- random numbers ---- */
@@ -113,6 +114,11 @@ static void find_dense(Inst *inst, void *ctx) {
     }
 }
 
+/* Rows (axis M) summed into their places. */
+static void find_adding(Inst *inst, void *ctx) {
+    if (inst->op == OP_scatter && has_labels(&inst->out[0]->type, "M")) *(Inst **)ctx = inst;
+}
+
 /* ---- one case ---- */
 
 static const Tensor *evaluate(const Case *c, Module *m, const Tensor *args) {
@@ -145,8 +151,13 @@ static void check_case(const Case *c, const int *size, int draws) {
     run_passes(other, pipeline, c);
     Inst *dense = NULL;
     module_walk(other, find_dense, &dense);
-    if ((dense != NULL) != c->stays)
-        fail_msg("%s: %s\n%s", c->name, c->stays ? "no dense tensor is left" : op_info[dense->op].name,
+    if ((dense != NULL) != (c->becomes == STAYS))
+        fail_msg("%s: %s\n%s", c->name, c->becomes == STAYS ? "no dense tensor is left" : op_info[dense->op].name,
+                 module_print(other, a, (PrintOptions){0}));
+    Inst *adding = NULL;
+    module_walk(other, find_adding, &adding);
+    if ((adding != NULL && c->becomes == MOVES) || (adding == NULL && c->becomes == ADDS))
+        fail_msg("%s: rows are %sadded\n%s", c->name, adding != NULL ? "" : "not ",
                  module_print(other, a, (PrintOptions){0}));
     for (int d = 0; d < draws; d++) {
         const Block *body = one->funcs.at[0]->body;
@@ -163,73 +174,73 @@ static void check_case(const Case *c, const int *size, int draws) {
 /* ---- the cases ---- */
 
 static const Case routings[] = {
-    {"top 2", "combine, dispatch, _ = top2_gating(p, S, E, C, random: false)\n", false},
-    {"top 2, random", "combine, dispatch, _ = top2_gating(p, S, E, C, random: true)\n", false},
-    {"top 2, masked", "combine, dispatch, _ = top2_gating(p, S, E, C, random: true, mask: b)\n", false},
-    {"top k", "w, k = top_k(p, E, K)\ncombine, dispatch = topk_gating(w, k, S, E, K, C)\n", false},
+    {"top 2", "combine, dispatch, _ = top2_gating(p, S, E, C, random: false)\n", MOVES},
+    {"top 2, random", "combine, dispatch, _ = top2_gating(p, S, E, C, random: true)\n", MOVES},
+    {"top 2, masked", "combine, dispatch, _ = top2_gating(p, S, E, C, random: true, mask: b)\n", MOVES},
+    {"top k", "w, k = top_k(p, E, K)\ncombine, dispatch = topk_gating(w, k, S, E, K, C)\n", MOVES},
     {"top k, weighted dispatch",
-     "w, k = top_k(p, E, K)\ncombine, d = topk_gating(w, k, S, E, K, C)\ndispatch = d * u\n", false},
+     "w, k = top_k(p, E, K)\ncombine, d = topk_gating(w, k, S, E, K, C)\ndispatch = d * u\n", MOVES},
     {"top k, dispatch from combine",
-     "w, k = top_k(p, E, K)\ncombine, _ = topk_gating(w, k, S, E, K, C)\ndispatch = combine > 0\n", false},
-    {"switch", "combine, dispatch, _ = switch_gating(h, S, E, C)\n", false},
-    {"switch, masked", "combine, dispatch, _ = switch_gating(h, S, E, C, mask: b)\n", false},
+     "w, k = top_k(p, E, K)\ncombine, _ = topk_gating(w, k, S, E, K, C)\ndispatch = combine > 0\n", MOVES},
+    {"switch", "combine, dispatch, _ = switch_gating(h, S, E, C)\n", MOVES},
+    {"switch, masked", "combine, dispatch, _ = switch_gating(h, S, E, C, mask: b)\n", MOVES},
     {"positions by expert", /* the rank is never summed over E */
      "m = one_hot(argmax(h, E), E)\nq = cumsum(m, S)\ndispatch = m and one_hot(q - 1, C)\ncombine = u * dispatch\n",
-     false},
+     MOVES},
     {"given experts",
      "m = one_hot(i, E)\nn = sum(cumsum(m, S, exclusive: true) * m, E)\ndispatch = m and one_hot(n, C)\n"
      "combine = where(b, u * dispatch, 0)\n",
-     false},
-    {"given places", "dispatch = one_hot(i, E) and one_hot(j, C)\ncombine = u * dispatch\n", false},
+     MOVES},
+    {"given places", "dispatch = one_hot(i, E) and one_hot(j, C)\ncombine = u * dispatch\n", ADDS},
     {"two experts of one token", /* an equality of indices */
-     "dispatch = one_hot(i, E) and one_hot(j, E) and one_hot(j, C)\ncombine = (u * u) * dispatch\n", false},
-    {"places overlap", "dispatch = one_hot(i, E) and one_hot(i - i, C)\ncombine = f32(dispatch) * h\n", false},
+     "dispatch = one_hot(i, E) and one_hot(j, E) and one_hot(j, C)\ncombine = (u * u) * dispatch\n", ADDS},
+    {"places overlap", "dispatch = one_hot(i, E) and one_hot(i - i, C)\ncombine = f32(dispatch) * h\n", ADDS},
     {"products of sums",
      "combine = one_hot(i, E) * u + one_hot(j, E) * u * u\ndispatch = one_hot(argmax(h, E), E)\n"
      "combine = combine * one_hot(i, C)\ndispatch = dispatch and one_hot(i, C)\n",
-     false},
+     ADDS},
     {"difference",
      "combine = one_hot(i, E) * u - one_hot(j, E)\ncombine = -combine * one_hot(i, C)\n"
      "dispatch = (i == iota(E)) and one_hot(j, C)\n",
-     false},
+     ADDS},
 };
 
 static const char *const base = "c0, d0, _ = switch_gating(h, S, E, C)\nf0 = f32(d0)\n";
 
 /* `combine` and `dispatch` from c0, d0 (f0 as f32). */
 static const Case alike[] = {
-    {"softened", "combine = 0.9 * c0 + 0.1\ndispatch = f0\n", true},
-    {"softened by expert", "combine = c0\ndispatch = f0 + h\n", true},
-    {"complement", "combine = 1 - f0\ndispatch = d0\n", true},
-    {"not", "combine = c0\ndispatch = not d0\n", true},
-    {"exponential", "combine = exp(c0)\ndispatch = d0\n", true},
-    {"cosine", "combine = c0\ndispatch = cos(f0)\n", true},
-    {"sigmoid", "combine = sigmoid(c0)\ndispatch = d0\n", true},
-    {"softmax", "combine = softmax(c0, E)\ndispatch = d0\n", true},
-    {"softmax over slots", "combine = softmax(c0, C)\ndispatch = d0\n", true},
-    {"true of zero", "combine = c0\ndispatch = f0 > -1\n", true},
-    {"at most zero", "combine = c0\ndispatch = f0 <= 0\n", true},
-    {"equal to zero", "combine = c0\ndispatch = f0 == 0\n", true},
-    {"a floor", "combine = maximum(c0, 0.25)\ndispatch = d0\n", true},
-    {"a ceiling", "combine = minimum(c0, -0.5)\ndispatch = d0\n", true},
-    {"elsewhere one", "combine = where(b, c0, 1)\ndispatch = d0\n", true},
-    {"or a token", "combine = c0\ndispatch = d0 or b\n", true},
+    {"softened", "combine = 0.9 * c0 + 0.1\ndispatch = f0\n", STAYS},
+    {"softened by expert", "combine = c0\ndispatch = f0 + h\n", STAYS},
+    {"complement", "combine = 1 - f0\ndispatch = d0\n", STAYS},
+    {"not", "combine = c0\ndispatch = not d0\n", STAYS},
+    {"exponential", "combine = exp(c0)\ndispatch = d0\n", STAYS},
+    {"cosine", "combine = c0\ndispatch = cos(f0)\n", STAYS},
+    {"sigmoid", "combine = sigmoid(c0)\ndispatch = d0\n", STAYS},
+    {"softmax", "combine = softmax(c0, E)\ndispatch = d0\n", STAYS},
+    {"softmax over slots", "combine = softmax(c0, C)\ndispatch = d0\n", STAYS},
+    {"true of zero", "combine = c0\ndispatch = f0 > -1\n", STAYS},
+    {"at most zero", "combine = c0\ndispatch = f0 <= 0\n", STAYS},
+    {"equal to zero", "combine = c0\ndispatch = f0 == 0\n", STAYS},
+    {"a floor", "combine = maximum(c0, 0.25)\ndispatch = d0\n", STAYS},
+    {"a ceiling", "combine = minimum(c0, -0.5)\ndispatch = d0\n", STAYS},
+    {"elsewhere one", "combine = where(b, c0, 1)\ndispatch = d0\n", STAYS},
+    {"or a token", "combine = c0\ndispatch = d0 or b\n", STAYS},
     {"two that may meet",
-     "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = c0 + c1\ndispatch = (d0 or d1) and (not (d0 and d1))\n", true},
-    {"or of two that may meet", "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = c0\ndispatch = d0 or d1\n", true},
+     "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = c0 + c1\ndispatch = (d0 or d1) and (not (d0 and d1))\n", STAYS},
+    {"or of two that may meet", "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = c0\ndispatch = d0 or d1\n", STAYS},
     {"a function of two that may meet",
-     "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = sin(c0 + c1)\ndispatch = d0\n", true},
-    {"running sum over slots", "combine = c0\ndispatch = cumsum(f0, C)\n", true},
-    {"running sum over experts", "combine = cumsum(c0, E)\ndispatch = d0\n", true},
-    {"running sum over tokens", "combine = cumsum(c0, S)\ndispatch = d0\n", true},
-    {"centred", "combine = c0 - sum(c0, E) / E\ndispatch = d0\n", false},
-    {"the largest", "combine = c0 * sum(max(c0, E))\ndispatch = f0 * max(f0, S)\n", true},
-    {"any token", "combine = c0\ndispatch = f0 + f32(any(d0, S))\n", true},
-    {"reciprocal", "combine = 1 / (1 + c0)\ndispatch = d0\n", true},
-    {"power", "combine = c0 ** f0\ndispatch = d0\n", true},
-    {"a remainder", "combine = c0\ndispatch = (i32(f0) + 3) % 2\n", true},
-    {"sorted", "v, _ = top_k(c0, E, E)\ncombine = v\ndispatch = d0\n", true},
-    {"smoothed over tokens", "combine = (c0 + sum(c0, S)) * 0.5\ndispatch = d0\n", true},
+     "c1, d1, _ = switch_gating(h2, S, E, C)\ncombine = sin(c0 + c1)\ndispatch = d0\n", STAYS},
+    {"running sum over slots", "combine = c0\ndispatch = cumsum(f0, C)\n", STAYS},
+    {"running sum over experts", "combine = cumsum(c0, E)\ndispatch = d0\n", STAYS},
+    {"running sum over tokens", "combine = cumsum(c0, S)\ndispatch = d0\n", STAYS},
+    {"centred", "combine = c0 - sum(c0, E) / E\ndispatch = d0\n", ADDS},
+    {"the largest", "combine = c0 * sum(max(c0, E))\ndispatch = f0 * max(f0, S)\n", STAYS},
+    {"any token", "combine = c0\ndispatch = f0 + f32(any(d0, S))\n", STAYS},
+    {"reciprocal", "combine = 1 / (1 + c0)\ndispatch = d0\n", STAYS},
+    {"power", "combine = c0 ** f0\ndispatch = d0\n", STAYS},
+    {"a remainder", "combine = c0\ndispatch = (i32(f0) + 3) % 2\n", STAYS},
+    {"sorted", "v, _ = top_k(c0, E, E)\ncombine = v\ndispatch = d0\n", STAYS},
+    {"smoothed over tokens", "combine = (c0 + sum(c0, S)) * 0.5\ndispatch = d0\n", STAYS},
 };
 
 static const int sizes[SIZES][5] = {
@@ -256,7 +267,7 @@ static void test_one_expert(void **state) {
 static void test_alike(void **state) {
     for (size_t k = 0; k < sizeof alike / sizeof *alike; k++) {
         Arena *a = arena_new();
-        Case c = {alike[k].name, arena_printf(a, "%s%s", base, alike[k].text), alike[k].stays};
+        Case c = {alike[k].name, arena_printf(a, "%s%s", base, alike[k].text), alike[k].becomes};
         for (int s = 0; s < 6; s++) check_case(&c, sizes[s], FEW_DRAWS);
         arena_free(a);
     }
