@@ -256,6 +256,12 @@ static Val call_user(Lower *lo, Decl *fn, const Ast *e, const Ast *scoped, const
     for (int i = 0; i < e->n; i++)
         if (!actual_eval(lo, fn, e->at[i], &actual[i])) return val_error();
     Scope *outer = lo->scope;
+    /* Into a file under a name of its own: its entries have no scope but the file's, as when they are compiled there.
+     */
+    bool enters = fn->unit->alias != NULL && fn->unit != lo->call->unit;
+    static const Ast none = {.kind = AST_scoped, .name = ""};
+    if (enters && !scope_enter_unit(lo, fn->unit, e->loc)) return val_error();
+    if (enters && fn->node->entry && scoped == NULL) scoped = &none;
     if (scoped != NULL && !scope_open(lo, scoped->name, scoped->loc)) return val_error();
     Val v = call_mapped(lo, fn, e, actual, scoped, each);
     lo->scope = outer;

@@ -208,7 +208,7 @@ static bool eval_word(Lower *lo, const char *name, Loc loc, Val *out) {
     if (strcmp(name, "true") == 0 || strcmp(name, "false") == 0) return *out = val_bool(name[0] == 't'), true;
     if (strcmp(name, "none") == 0) return *out = val_none(), true;
     if (strcmp(name, "inf") == 0) return *out = val_num(INFINITY), true;
-    if (strcmp(name, "training") == 0) return *out = val_bool(lo->training), true;
+    if (strcmp(name, "training") == 0) return *out = val_bool(lo->training && !lo->scope->frozen), true;
     if (strcmp(name, "step") == 0 || strcmp(name, "steps") == 0) {
         bool runs = lo->func != NULL;
         return *out = runs ? eval_runtime(lo, name, loc) : fail(lo, loc, "`%s` is known only when running", name), true;

@@ -29,6 +29,7 @@ enum {
     MAX_INSTRUCTIONS = 1 << 18, /* of one module */
     MAX_NAMES = 1 << 13,        /* of one file, and of one function: they are searched one by one */
     MAX_INSTANCES = 64,         /* of `generate` */
+    MAX_ALIASES = 32,           /* files under names of their own */
     MAX_PERIOD = 8,             /* iterations that one rolled body may hold */
 };
 
@@ -147,19 +148,31 @@ struct Decl {
     Val val;
     const char *override;                                     /* -D text */
     const Poly *size;                                         /* of a dim, set by `generate` */
+    const Ast *bound;                                         /* the importer's value for it, NULL: its own */
     enum { OWNS_unknown, OWNS_open, OWNS_no, OWNS_yes } owns; /* fn: whether parameters are made under it */
 };
 
+/* An import under a name of its own: `alias.x` is what its file declares as x. */
+typedef struct Alias {
+    const char *name;
+    Unit *unit;
+} Alias;
+
 struct Unit {
-    const char *name; /* "nn", or the path */
+    const char *name; /* "std/nn.moe", or the path; of a file under a name of its own, what no other unit is called */
+    const char *path;
     const Ast *file;
     VEC(Decl *) decls;
     VEC(Unit *) imports;
+    VEC(Alias) aliases;
+    Unit *importer;    /* of a file under a name of its own, else NULL */
+    const char *alias; /* that name: its variables lie below the scope of this name */
+    bool frozen;       /* they are not trained, and it runs as outside of training */
 };
 
 /* Loads the main file and what it imports. NULL after an error. */
 Unit *source_load(Lower *lo, const char *path);
-/* By name in the unit, then in its imports; NULL: none. */
+/* By name in the unit, then in its imports; `alias.name` in a file under a name of its own. NULL: none. */
 Decl *source_find(const Unit *u, const char *name);
 /* Evaluates a dim, const or dtype (once per instance). */
 Val decl_value(Lower *lo, Decl *d, Loc use);
@@ -229,6 +242,7 @@ struct Scope {
     const char *path, *pattern; /* pattern: with {} for a loop variable also where the loop is unrolled */
     Frame *frame;               /* whose iteration {} is; NULL: none */
     int64_t lo, step;
+    bool frozen;                /* of a frozen import */
     VEC(const Decl *) defaults; /* functions called here without `in` */
 };
 
@@ -239,6 +253,7 @@ struct Slot {
     Frame *frame; /* stacked: the loop that slices it now, NULL: none */
     Value *whole; /* in the function's block: read, or the next value */
     Value *slice; /* stacked: in frame's body */
+    bool frozen;  /* no gradient, whatever `train` says */
     bool dirty;   /* state: `whole` was written */
     bool sliced;  /* state: `slice` was written */
 };
@@ -250,6 +265,8 @@ typedef struct Metric {
 
 /* Opens `name` ("block.{l}"; "": nothing is added) below the current scope. Closed by restoring lo->scope. */
 bool scope_open(Lower *lo, const char *name, Loc loc);
+/* The scope of a file imported under a name of its own: below no other but that of its importer. */
+bool scope_enter_unit(Lower *lo, const Unit *u, Loc loc);
 /* The variable that `node` (param, state) declares here: its value is bound to the name. */
 void scope_declare(Lower *lo, const Ast *node);
 /* A top-level param or state, on first use. */

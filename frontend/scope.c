@@ -69,12 +69,24 @@ static bool path_expand(Lower *lo, const char *name, Scope *s, Str *path, Str *p
 bool scope_open(Lower *lo, const char *name, Loc loc) {
     Scope *outer = lo->scope, *s = NEW(lo->a, Scope);
     Str path = str_new(lo->a), pattern = str_new(lo->a);
-    *s = (Scope){.outer = outer, .frame = outer->frame, .lo = outer->lo, .step = outer->step};
+    *s = (Scope){.outer = outer, .frame = outer->frame, .lo = outer->lo, .step = outer->step, .frozen = outer->frozen};
     if (!path_expand(lo, name, s, &path, &pattern, loc)) return false;
     s->path = join(lo, outer->path, path.at == NULL ? "" : path.at);
     s->pattern = join(lo, outer->pattern, pattern.at == NULL ? "" : pattern.at);
     if (strlen(s->path) > 4 * AST_MAX_NAME) return fail(lo, loc, "this path is too long"), false;
     lo->scope = s;
+    return true;
+}
+
+bool scope_enter_unit(Lower *lo, const Unit *u, Loc loc) {
+    while (lo->scope->outer != NULL) lo->scope = lo->scope->outer;
+    const char *path = u->alias;
+    for (const Unit *up = u->importer; up != NULL && up->alias != NULL; up = up->importer)
+        path = join(lo, up->alias, path);
+    bool frozen = false;
+    for (const Unit *up = u; up != NULL; up = up->importer) frozen = frozen || up->frozen;
+    if (!scope_open(lo, path, loc)) return false;
+    lo->scope->frozen = frozen;
     return true;
 }
 
@@ -224,7 +236,7 @@ static Slot *slot_open(Lower *lo, const Ast *node) {
         vec_push(lo->m->arena, lo->m->vars, var);
     }
     Slot *s = NEW(lo->a, Slot);
-    *s = (Slot){.var = var, .decl = node, .whole = emit_read(lo, var)};
+    *s = (Slot){.var = var, .decl = node, .whole = emit_read(lo, var), .frozen = lo->scope->frozen};
     if (s->whole == NULL) return NULL;
     vec_push(lo->a, lo->slots, s);
     return s;
@@ -265,7 +277,8 @@ Val scope_global(Lower *lo, Decl *d) {
     d->state = DECL_open;
     lo->call = &top;
     while (lo->scope->outer != NULL) lo->scope = lo->scope->outer;
-    Slot *s = slot_open(lo, d->node);
+    bool entered = d->unit->alias == NULL || scope_enter_unit(lo, d->unit, d->node->loc);
+    Slot *s = entered ? slot_open(lo, d->node) : NULL;
     lo->call = outer;
     lo->scope = scope;
     d->state = DECL_fresh; /* looked up again at each use: a state's value changes */
@@ -331,7 +344,7 @@ bool scope_check(Lower *lo) {
 /* ---- metrics ----------------------------------------------------------------------------------------------------- */
 
 void scope_metric(Lower *lo, const Ast *node) {
-    if (lo->serving) return;
+    if (lo->serving || lo->scope->frozen) return;
     Val v = expr_eval(lo, node->at[0]);
     if (val_is_error(v)) return;
     Value *x = v.kind == VAL_tensor ? v.t : val_to_tensor(lo, v, DT_f32, node->at[0]->loc);

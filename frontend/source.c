@@ -65,7 +65,20 @@ static Decl *own(const Unit *u, const char *name) {
     return NULL;
 }
 
+/* alias.name; further dots lead on into what that file imports so. */
+static Decl *find_dotted(const Unit *u, const char *name, const char *dot) {
+    for (int i = 0; i < u->aliases.n; i++) {
+        const char *alias = u->aliases.at[i].name;
+        if (strncmp(alias, name, (size_t)(dot - name)) != 0 || alias[dot - name] != '\0') continue;
+        const char *rest = intern(dot + 1), *next = strchr(rest, '.');
+        return next == NULL ? own(u->aliases.at[i].unit, rest) : find_dotted(u->aliases.at[i].unit, rest, next);
+    }
+    return NULL;
+}
+
 Decl *source_find(const Unit *u, const char *name) {
+    const char *dot = strchr(name, '.');
+    if (dot != NULL) return find_dotted(u, name, dot);
     Decl *d = own(u, name);
     for (int i = 0; d == NULL && i < u->imports.n; i++) d = own(u->imports.at[i], name);
     return d;
@@ -94,6 +107,8 @@ static bool declare(Lower *lo, Unit *u, const Ast *node) {
 
 /* ---- imports ----------------------------------------------------------------------------------------------------- */
 
+/* Reads `u`, which has its name and path. */
+static bool unit_read(Lower *lo, Unit *u, const char *text, size_t bytes);
 static Unit *unit_load(Lower *lo, const char *path, const char *name, const char *text, size_t bytes);
 
 static const StdFile *std_find(const char *name) {
@@ -117,12 +132,16 @@ static Unit *import_library(Lower *lo, const Ast *module) {
     return NULL;
 }
 
+/* The path of a file named in `from`: beside it. */
+static const char *import_path(Lower *lo, const Unit *from, const Ast *module) {
+    const char *slash = strrchr(from->path, '/');
+    int n = slash == NULL ? 0 : (int)(slash - from->path) + 1;
+    if (lo->opt->import_dir != NULL) return arena_printf(lo->a, "%s/%s", lo->opt->import_dir, module->name);
+    return arena_printf(lo->a, "%.*s%s", module->name[0] == '/' ? 0 : n, from->path, module->name);
+}
+
 static Unit *import_file(Lower *lo, const Unit *from, const Ast *module) {
-    const char *slash = strrchr(from->name, '/');
-    int n = slash == NULL ? 0 : (int)(slash - from->name) + 1;
-    const char *path = lo->opt->import_dir != NULL
-                           ? arena_printf(lo->a, "%s/%s", lo->opt->import_dir, module->name)
-                           : arena_printf(lo->a, "%.*s%s", module->name[0] == '/' ? 0 : n, from->name, module->name);
+    const char *path = import_path(lo, from, module);
     size_t bytes;
     const char *text = frontend_read_file(lo->a, path, &bytes);
     if (text != NULL) return unit_load(lo, path, intern(path), text, bytes);
@@ -130,11 +149,64 @@ static Unit *import_file(Lower *lo, const Unit *from, const Ast *module) {
     return NULL;
 }
 
+/* `(B: B)`: the importer's values of dims and consts of the file. */
+static bool import_bind(Lower *lo, Unit *u, const Ast *node) {
+    for (int i = IMPORT_BINDINGS; i < node->n; i++) {
+        const Ast *binding = node->at[i];
+        Decl *d = own(u, binding->name);
+        AstKind kind = d == NULL ? AST_file : d->node->kind;
+        if (kind != AST_dim && kind != AST_const) {
+            fail(lo, binding->loc, "%s declares no dim or const `%s`", u->path, binding->name);
+            return false;
+        }
+        if (d->bound != NULL) return fail(lo, binding->loc, "`%s` is given twice", binding->name), false;
+        d->bound = binding->at[0];
+    }
+    return true;
+}
+
+/* A file under a name of its own is read for this import alone: its dims may have other values than elsewhere. */
+static Unit *import_alone(Lower *lo, Unit *from, const Ast *node) {
+    const Ast *module = node->at[IMPORT_MODULE];
+    int alone = 0;
+    for (int i = 0; i < lo->units.n; i++) alone += lo->units.at[i]->alias != NULL;
+    if (alone == MAX_ALIASES) {
+        fail(lo, node->loc, "more than %d files are imported under names of their own", MAX_ALIASES);
+        return NULL;
+    }
+    Unit *u = NEW(lo->a, Unit);
+    size_t bytes;
+    u->path = import_path(lo, from, module);
+    u->name = intern_printf("%s as %s in %s", u->path, node->name, from->name);
+    u->importer = from;
+    u->alias = node->name;
+    u->frozen = node->frozen;
+    vec_push(lo->a, lo->units, u);
+    const char *text = frontend_read_file(lo->a, u->path, &bytes);
+    if (text == NULL) return note(lo, module->loc, "imported here"), NULL;
+    return unit_read(lo, u, text, bytes) && import_bind(lo, u, node) ? u : NULL;
+}
+
+static bool import_named(Lower *lo, Unit *u, const Ast *node) {
+    const Ast *module = node->at[IMPORT_MODULE];
+    for (int i = 0; i < u->aliases.n; i++)
+        if (u->aliases.at[i].name == node->name)
+            return fail(lo, node->loc, "a second import is called `%s`", node->name), false;
+    if (module->kind != AST_str && (node->frozen || node->n > IMPORT_BINDINGS))
+        return fail(lo, node->loc, "a library has no parameters and dims of its own: import %s as %s", module->name,
+                    node->name),
+               false;
+    Unit *other = module->kind == AST_str ? import_alone(lo, u, node) : import_library(lo, module);
+    if (other == NULL) return false;
+    vec_push(lo->a, u->aliases, ((Alias){node->name, other}));
+    return true;
+}
+
 static bool import(Lower *lo, Unit *u, const Ast *node) {
     const Ast *module = node->at[IMPORT_MODULE];
-    if (node->name != NULL || node->frozen || node->n > IMPORT_BINDINGS) {
-        fail(lo, node->loc,
-             "importing a module under a name of its own is not supported; `import nn` shares its functions");
+    if (node->name != NULL) return import_named(lo, u, node);
+    if (node->frozen || node->n > IMPORT_BINDINGS) {
+        fail(lo, node->loc, "a file that is frozen or given dims has a name of its own: import \"file.moe\" as name");
         return false;
     }
     Unit *other = module->kind == AST_str ? import_file(lo, u, module) : import_library(lo, module);
@@ -150,11 +222,16 @@ static Unit *unit_load(Lower *lo, const char *path, const char *name, const char
         if (lo->units.at[i]->name == name) return lo->units.at[i];
     Unit *u = NEW(lo->a, Unit);
     u->name = name;
+    u->path = path;
     /* Registered before its imports are loaded, so that files may import each other. */
     vec_push(lo->a, lo->units, u);
-    u->file = parse_text(lo->a, path, text, bytes);
-    if (u->file == NULL) return NULL;
+    return unit_read(lo, u, text, bytes) ? u : NULL;
+}
+
+static bool unit_read(Lower *lo, Unit *u, const char *text, size_t bytes) {
     bool ok = true;
+    u->file = parse_text(lo->a, u->path, text, bytes);
+    if (u->file == NULL) return false;
     for (int i = 0; i < u->file->n; i++) {
         const Ast *node = u->file->at[i];
         switch (node->kind) {
@@ -169,13 +246,13 @@ static Unit *unit_load(Lower *lo, const char *path, const char *name, const char
             case AST_param:
             case AST_state:
                 ok &= declare(lo, u, node);
-                if (u->decls.n == MAX_NAMES && !ok) return NULL;
+                if (u->decls.n == MAX_NAMES && !ok) return false;
                 break;
             default:
                 break;
         }
     }
-    return ok ? u : NULL;
+    return ok;
 }
 
 Unit *source_load(Lower *lo, const char *path) {
@@ -188,7 +265,7 @@ Unit *source_train_unit(Lower *lo) {
     const StdFile *f = std_find("optim");
     Unit *optim = f == NULL ? NULL : library_load(lo, f), *u = NEW(lo->a, Unit);
     if (optim == NULL) return NULL;
-    u->name = "train";
+    u->name = u->path = "train";
     vec_push(lo->a, u->imports, lo->main);
     for (int i = 0; i < lo->main->imports.n; i++) vec_push(lo->a, u->imports, lo->main->imports.at[i]);
     vec_push(lo->a, u->imports, optim);
@@ -230,9 +307,22 @@ static Val dtype_value(Lower *lo, Decl *d) {
     return fail(lo, d->node->at[0]->loc, "`%s` is no element type: f32, bf16, f16, i32, bool", name);
 }
 
+/* The value that the importer gives: a dim that it names is then one label in both files. */
+static Val bound_value(Lower *lo, Decl *d) {
+    Call *outer = lo->call, top = {.unit = d->unit->importer};
+    lo->call = &top;
+    Val v = expr_eval(lo, d->bound);
+    lo->call = outer;
+    if (d->node->kind == AST_const || val_is_error(v)) return v;
+    const Poly *p = val_label(lo, v, d->bound->loc);
+    if (p == NULL || poly_is_const(p)) return p == NULL ? val_error() : dim_checked(lo, d, v);
+    return val_poly(p);
+}
+
 static Val compute(Lower *lo, Decl *d) {
     if (d->node->kind == AST_dtype) return dtype_value(lo, d);
     if (d->size != NULL) return val_poly(d->size);
+    if (d->bound != NULL && d->override == NULL) return bound_value(lo, d);
     Val v = d->override != NULL ? override_value(lo, d) : expr_eval(lo, d->node->at[DEF_VALUE]);
     if (val_is_error(v)) return v;
     if (d->node->kind == AST_dim) return dim_checked(lo, d, v);
@@ -267,7 +357,8 @@ bool source_defs(Lower *lo, Unit *main) {
     for (int i = 0; i < lo->opt->ndefs; i++) {
         const char *def = lo->opt->defs[i], *eq = strchr(def, '=');
         size_t n = eq == NULL ? strlen(def) : (size_t)(eq - def);
-        Decl *d = n > AST_MAX_NAME ? NULL : own(main, intern_n(def, n));
+        const char *name = n > AST_MAX_NAME ? "" : intern_n(def, n);
+        Decl *d = strchr(name, '.') == NULL ? own(main, name) : source_find(main, name);
         AstKind k = d == NULL ? AST_file : d->node->kind;
         if (k == AST_dim || k == AST_const || k == AST_dtype) {
             d->override = eq == NULL ? "" : arena_strdup(lo->a, eq + 1);

@@ -171,7 +171,7 @@ static Flow stmt_scope(Lower *lo, const Ast *node) {
 
 /* Once a training step: a router's bias that moves against its load. It sees the parameters from before the step. */
 static Flow stmt_at_step(Lower *lo, const Ast *node) {
-    return lo->training ? stmt_block(lo, node->at[0]) : FLOW_next;
+    return lo->training && !lo->scope->frozen ? stmt_block(lo, node->at[0]) : FLOW_next;
 }
 
 static Flow stmt(Lower *lo, const Ast *node) {

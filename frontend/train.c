@@ -123,7 +123,7 @@ static bool is_trainable(const Var *v) {
 static bool select_parameters(Lower *lo, Train *t) {
     for (int i = 0; i < lo->slots.n; i++) {
         Slot *s = lo->slots.at[i];
-        if (!is_trainable(s->var)) continue;
+        if (!is_trainable(s->var) || s->frozen) continue;
         const Group *g = group_of(t, s->var->path);
         if (g == NULL)
             return fail(lo, t->node->loc, "no group matches the parameter `%s`; end with \"*\": …", s->var->path),

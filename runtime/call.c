@@ -97,6 +97,15 @@ int call_means(Team *t, const MoeFunc *f, const char **names, double *values) {
     return n;
 }
 
+/* NAME=PATH */
+static bool weights_of(Team *t, const char *option, Error *e) {
+    size_t n = strcspn(option, "=");
+    char name[256];
+    if (n == 0 || n >= sizeof name) return error_set(e, "--weights-of=%.100s: expected NAME=PATH", option);
+    snprintf(name, sizeof name, "%.*s", (int)n, option);
+    return weights_load(t, option + n + 1, &(Part){.path = name}, e);
+}
+
 Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
     int64_t bytes = p->vars_bytes;
     for (int i = 0; i < p->nfuncs; i++) bytes = p->funcs[i].arena_bytes > bytes ? p->funcs[i].arena_bytes : bytes;
@@ -104,7 +113,8 @@ Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
     if (!t) return NULL;
     unsigned which = o->weights || o->resume ? VARS_states : VARS_states | VARS_params; /* the rest is read */
     bool ok = vars_init(t, (uint32_t)o->seed, which) || error_set(e, "%s", t->error.text);
-    if (ok && o->weights) ok = weights_load(t, o->weights, e);
+    if (ok && o->weights) ok = weights_load(t, o->weights, &(Part){NULL, o->nweights_of, o->weights_of, false}, e);
+    for (int i = 0; ok && i < o->nweights_of; i++) ok = weights_of(t, o->weights_of[i], e);
     if (ok) return t;
     team_free(t);
     return NULL;

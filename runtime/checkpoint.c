@@ -188,26 +188,29 @@ static bool meta_read(const char *dir, Meta *m, Error *e) {
     return ok;
 }
 
-static bool load_dir(Team *t, const char *dir, bool states_optional, Error *e) {
+/* The states of a part come with those of the training that made it, which are left where they are. */
+static bool load_dir(Team *t, const char *dir, bool states_optional, const Part *part, Error *e) {
     char *model = inside(dir, names[0]), *states = inside(dir, names[1]);
-    bool ok = vars_load(t, model, VARS_params, false, e);
-    if (ok && (!states_optional || exists(states))) ok = vars_load(t, states, VARS_states, false, e);
+    bool ok = vars_load(t, model, VARS_params, false, part, e);
+    Part rest = *part;
+    rest.lenient = part->path != NULL;
+    if (ok && (!states_optional || exists(states))) ok = vars_load(t, states, VARS_states, false, &rest, e);
     free(model);
     free(states);
     return ok;
 }
 
 bool checkpoint_load(Team *t, const char *dir, Meta *m, Error *e) {
-    return meta_read(dir, m, e) && load_dir(t, dir, false, e);
+    return meta_read(dir, m, e) && load_dir(t, dir, false, &(Part){0}, e);
 }
 
-bool weights_load(Team *t, const char *path, Error *e) {
+bool weights_load(Team *t, const char *path, const Part *part, Error *e) {
     struct stat st;
     if (stat(path, &st) != 0) return error_set(e, "%s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return vars_load(t, path, VARS_params, false, e);
+    if (!S_ISDIR(st.st_mode)) return vars_load(t, path, VARS_params, false, part, e);
     Meta m;
     char *meta = inside(path, "meta.json");
     bool ok = !exists(meta) || meta_read(path, &m, e);
     free(meta);
-    return ok && load_dir(t, path, true, e);
+    return ok && load_dir(t, path, true, part, e);
 }

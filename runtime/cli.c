@@ -49,6 +49,8 @@ static const struct Option {
     {"--resume", "DIR", OPTION_word, AT(resume), TRAIN, 0, 0, "continue from a checkpoint, on any number of devices"},
     {"--weights", "PATH", OPTION_word, AT(weights), TRAIN | EVAL | GENERATE | RUN | BENCH, 0, 0,
      "a safetensors file or a checkpoint"},
+    {"--weights-of", "NAME=PATH", OPTION_list, AT(weights_of), TRAIN | EVAL | GENERATE | RUN | BENCH, 0, 0,
+     "the same, of what the source imports as NAME; once for each"},
     {"--prompt", "TEXT", OPTION_word, AT(prompt), GENERATE, 0, 0, "what to continue"},
     {"--max-tokens", "N", OPTION_int, AT(max_tokens), GENERATE, 1, INT32_MAX, "tokens to generate (200)"},
     {"--temperature", "X", OPTION_number, AT(temperature), GENERATE, 0, 100, "0: always the likeliest token (1)"},
@@ -154,14 +156,16 @@ static bool number_read(const char *text, bool whole, const char *units, double 
 
 static bool option_store(const struct Option *d, const char *text, Options *o) {
     char *at = (char *)o + d->at;
+    int *n;
     double x;
     switch (d->kind) {
         case OPTION_word:
             *(const char **)(void *)at = text;
             return true;
         case OPTION_list:
-            if (o->nin == MAX_INPUTS) return false;
-            o->in[o->nin++] = text;
+            n = d->at == offsetof(Options, in) ? &o->nin : &o->nweights_of;
+            if (*n == MAX_INPUTS) return false;
+            ((const char **)(void *)at)[(*n)++] = text;
             return true;
         case OPTION_int:
             if (!number_read(text, true, NULL, &x) || x < d->low || x > d->high) return false;

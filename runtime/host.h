@@ -95,9 +95,17 @@ static inline unsigned var_kind(const MoeVar *v) {
 
 /* Initial values, each device its own block. */
 bool vars_init(Team *t, uint32_t seed, unsigned which);
+/* The variables that a file is for: those below a path, by their names there; or all but those below some paths. */
+typedef struct Part {
+    const char *path; /* NULL: no path, all */
+    int nwithout;
+    const char *const *without; /* "teacher", or "teacher=FILE" */
+    bool lenient;               /* the file may hold more */
+} Part;
+
 /* Values from a file. Every parameter (state) asked for must be there with its shape, and nothing else; NaN is an
  * error. With `only_if_there`, variables that the file lacks keep their values. */
-bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Error *e);
+bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, const Part *part, Error *e);
 bool vars_save(Team *t, const char *path, unsigned which, Error *e);
 
 /* What is on the disk, in 64 bits: to find damage, not malice. */
@@ -111,7 +119,7 @@ bool checkpoint_probe(const char *dir, Error *e); /* may `dir` be (over)written?
 bool checkpoint_save(Team *t, const char *dir, const Meta *m, Error *e);
 bool checkpoint_load(Team *t, const char *dir, Meta *m, Error *e);
 /* A file, or a checkpoint's directory (its states too, where it has them). */
-bool weights_load(Team *t, const char *path, Error *e);
+bool weights_load(Team *t, const char *path, const Part *part, Error *e);
 
 /* ---- text (text.c) ------------------------------------------------------------------------------------------ */
 
@@ -137,6 +145,8 @@ typedef struct Options {
     const char *entry, *data, *save, *resume, *weights, *prompt, *out;
     const char *in[MAX_INPUTS]; /* name=x.npy */
     int nin;
+    const char *weights_of[MAX_INPUTS]; /* name=PATH */
+    int nweights_of;
     bool train; /* run, bench: a training function */
     int64_t devices, workers, steps, seed, max_tokens, top_k, save_every, stop_at, repeat;
     double seconds, temperature;

@@ -97,33 +97,54 @@ static bool fits_check(const char *path, const MoeVar *v, const StTensor *t, Err
                      dtype_text(v->t.dtype));
 }
 
-static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned which, bool optional, LoadList *list,
-                      Error *e) {
+/* Whether a variable lies below a path, which "=" may end. */
+static bool is_below(const char *name, const char *path) {
+    size_t n = strcspn(path, "=");
+    return strncmp(name, path, n) == 0 && name[n] == '.';
+}
+
+static bool part_has(const Part *part, const MoeVar *v) {
+    for (int i = 0; i < part->nwithout; i++)
+        if (is_below(v->t.name, part->without[i])) return false;
+    return part->path == NULL || is_below(v->t.name, part->path);
+}
+
+static bool part_used(const MoeProgram *p, const Part *part) {
+    for (int i = 0; i < p->nvars; i++)
+        if (part_has(part, &p->vars[i])) return true;
+    return false;
+}
+
+static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned which, bool optional, const Part *part,
+                      LoadList *list, Error *e) {
     int64_t n = 0;
+    size_t head = part->path == NULL ? 0 : strlen(part->path) + 1;
+    if (part->path != NULL && !part_used(p, part))
+        return error_set(e, "the program has no variable below '%.100s'", part->path);
     for (int i = 0; i < p->nvars; i++) n += var_slices(&p->vars[i]);
     list->at = xcalloc((size_t)n, sizeof *list->at);
     for (int i = 0; i < p->nvars; i++) {
         const MoeVar *v = &p->vars[i];
-        for (int64_t s = 0; (which & var_kind(v)) && s < var_slices(v); s++) {
+        for (int64_t s = 0; (which & var_kind(v)) && part_has(part, v) && s < var_slices(v); s++) {
             char *name = var_slice_name(v, v->from ? v->from : v->t.name, s);
-            StTensor *t = st_find(f, name);
-            bool ok =
-                t ? fits_check(path, v, t, e) : optional || error_set(e, "%s: tensor '%.100s' is missing", path, name);
+            StTensor *t = st_find(f, name + head);
+            bool ok = t ? fits_check(path, v, t, e)
+                        : optional || error_set(e, "%s: tensor '%.100s' is missing", path, name + head);
             free(name);
             if (!ok) return false;
             if (t) t->used = true, list->at[list->n++] = (Load){v, s, t};
         }
     }
-    for (int i = 0; i < f->n; i++)
+    for (int i = 0; i < f->n && !part->lenient; i++)
         if (!f->t[i].used) return error_set(e, "%s: tensor '%.100s' is not of this program", path, f->t[i].name);
     return true;
 }
 
-bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, Error *e) {
+bool vars_load(Team *t, const char *path, unsigned which, bool only_if_there, const Part *part, Error *e) {
     StFile f;
     LoadList list = {0};
     if (!st_open(path, &f, e)) return false;
-    bool ok = list_make(t->program, path, &f, which, only_if_there, &list, e);
+    bool ok = list_make(t->program, path, &f, which, only_if_there, part, &list, e);
     if (ok && !team_run(t, load_job, &list)) ok = error_set(e, "%s", t->error.text);
     if (ok && list.bad) ok = error_set(e, "%s: tensor '%.100s' contains NaN", path, list.at[list.bad - 1].from->name);
     free(list.at);

@@ -84,6 +84,36 @@ def test_language_models_train():
         assert np.allclose(first[1], first[2], rtol=1e-4), (model, variant, first)
 
 
+def test_students():
+    """A student that is its teacher, read from the teacher's checkpoint, has nothing to learn from it; a smaller one comes
+    nearer to it; the teacher stays as it was."""
+    few = [d for d in SIZES if d[0] != "P"]
+    folder, saved = os.path.join(TMP, "teacher"), os.path.join(TMP, "student")
+    text = ["--data", text_file(), "--seed=2"]
+    sh([build("pr_moe_lm.moe", "few=2,many=2", few), "train", *text, "--steps=60", "--save", folder])
+    twins = small("twins", """
+import "ROOT/examples/pr_moe_lm.moe" as a (B: B, S: S, M: M, N: N, V: V)
+import "ROOT/examples/pr_moe_lm.moe" as b frozen (B: B, S: S, M: M, N: N, V: V)
+mesh [few: 2, many: 2]
+dim B = 8, S = 32, M = 32, N = 2, V = 128
+entry loss(text: i32[B, S + 1]) -> (f32[], kl: f32[]) {
+    y, _ = a.decoder(text[S+1: 0..S]) in ""
+    z, _ = b.decoder(text[S+1: 0..S]) in ""
+    return mean(y), mean(distill(y, z, V))
+}""".replace("ROOT", ROOT))
+    tokens = np.random.default_rng(0).integers(32, 127, (8, 33)).astype(np.int32)
+    both = ["--weights-of", f"a={folder}", "--weights-of", f"b={folder}"]
+    assert abs(run(twins, "loss", {"text": tokens}, *both)["kl"]) < 1e-6
+    assert run(twins, "loss", {"text": tokens}, both[0], both[1])["kl"] > 0.1
+    mos = build("mos_lm.moe", "few=2,many=2", few)
+    found = steps(sh([mos, "train", *text, "--steps=60", "--weights-of", f"teacher={folder}", "--save", saved])[1])
+    assert found[60]["kl"] < 0.1 * found[1]["kl"], found[60]
+    before, after = safetensors(folder + "/model.safetensors"), safetensors(saved + "/model.safetensors")
+    assert all(np.array_equal(after["teacher." + k], v) for k, v in before.items())
+    code, _, err = sh([mos, "train", *text, "--steps=2", "--weights-of", f"pupil={folder}"], ok=False)
+    assert code == 1 and "no variable below 'pupil'" in err, err
+
+
 def small(name, text):
     path = os.path.join(TMP, name + ".moe")
     with open(path, "w") as f:
