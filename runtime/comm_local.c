@@ -305,6 +305,12 @@ void coll_part(const CollPlan *plan, int h, int64_t *lo, int64_t *hi) {
     moe_range(&as, plan->size, GRAIN, lo, hi);
 }
 
+/* A device of another process: its gates open when a crossing has been served. A device whose own group is all here
+ * waits for that too, so that all devices here are at one crossing. */
+static Device *elsewhere(const Team *t) {
+    return &t->device[(t->first + t->local) % t->devices];
+}
+
 static void coll_all_reduce(const Call *k) {
     const char *src[MAX_GROUP];
     int group = k->plan->group;
@@ -318,6 +324,7 @@ static void coll_all_reduce(const Call *k) {
     moe_range(&k->w->pub, hi - lo, GRAIN, &a, &b);
     if (a < b) run_do(k, src, group, lo + a, lo + a, b - a);
     uint32_t round = ++k->w->parts;
+    if (k->plan->crosses) gate_wait(k->w, &elsewhere(k->w->team)->published, k->number);
     if (meeting_arrive(k->w, &k->w->dev->reduced, round) && k->plan->crosses) cross_post(k->w);
     for (int i = 1; i < group; i++) {
         int h = (k->me + i) % group;
@@ -356,4 +363,5 @@ void moe_coll(MoeWorker *pub, int coll, const void *src, void *dst) {
     chaos_delay(w, 2);
     meeting_arrive(w, &w->dev->done, number);
     for (int h = 0; h < plan->group; h++) gate_wait(w, &member_of(&k, h)->done.gate, number);
+    if (plan->crosses) gate_wait(w, &elsewhere(w->team)->done.gate, number);
 }

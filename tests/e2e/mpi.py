@@ -61,7 +61,7 @@ def error_lines(err):
 
 
 def test_every_collective_by_its_definition():
-    for ranks in RANKS:
+    for ranks in (2, 3, 4):
         mpi(ranks, os.path.join(BUILD, "tests/runtime/comm_test"))
 
 
@@ -86,6 +86,16 @@ def test_workers_change_nothing():
     found, saved = train("workers", 2, "--workers=3")
     assert found == lines
     same_bytes(folder, saved)
+
+
+def test_groups_of_which_some_cross():
+    """Six devices in two ranks of three: an expert group within each rank, and one across."""
+    uneven = build("gshard_lm.moe", "data=3,expert=2", ["L=2", "B=6", "S=16", "M=32", "N=4", "V=128", "G=6", "E=6", "P=16"])
+    argv = [uneven, "train", "--data", text_file(), "--steps=3", "--save"]
+    sh([*argv, os.path.join(TMP, "uneven")])
+    for ranks in (2, 3):
+        mpi(ranks, *argv, os.path.join(TMP, f"uneven{ranks}"))
+        same_bytes(os.path.join(TMP, "uneven"), os.path.join(TMP, f"uneven{ranks}"))
 
 
 def test_resume_with_other_numbers_of_ranks():

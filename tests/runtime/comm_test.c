@@ -170,8 +170,7 @@ static void run_all(Worker *w, void *ctx) {
     }
 }
 
-static void check_program(int naxes, int workers) {
-    int64_t size[] = {2, 2, 2};
+static void check_program(int naxes, int64_t *size, int workers) {
     MoeProgram p = test_mesh(naxes, size);
     MoeColl colls[COLLS];
     Plan plan;
@@ -179,7 +178,8 @@ static void check_program(int naxes, int workers) {
     for (int i = 0; i < COLLS; i++) {
         do {
             colls[i] = random_coll(&p);
-        } while (count(colls[i].in, colls[i].rank) > 40000 || count(colls[i].out, colls[i].rank) > 40000);
+        } while ((size[0] != size[1] && colls[i].kind == MOE_permute) || count(colls[i].in, colls[i].rank) > 40000 ||
+                 count(colls[i].out, colls[i].rank) > 40000);
         plan.dst[i] = top;
         top += (count(colls[i].out, colls[i].rank) * 4 + 63) / 64 * 64;
     }
@@ -205,9 +205,13 @@ static void check_program(int naxes, int workers) {
 }
 
 static void check_meshes(void) {
+    int64_t twos[] = {2, 2, 2},
+            unequal[][2] = {{3, 2}, {2, 3}, {3, 4}}; /* some groups are within a rank, some are not */
     for (int round = 0; round < 3; round++)
         for (int naxes = 0; naxes <= 3; naxes++)
-            for (int workers = 1; workers <= 3; workers += 2) check_program(naxes, workers);
+            for (int workers = 1; workers <= 3; workers += 2) check_program(naxes, twos, workers);
+    for (int i = 0; i < 3; i++)
+        for (int workers = 1; workers <= 2; workers++) check_program(2, unequal[i], workers);
 }
 
 static void test_definitions(void **state) {
@@ -247,6 +251,7 @@ static void test_rank_order(void **state) {
     c[1].in[0] = c[1].out[0] = SMALL;
     p.ncolls = 2;
     p.colls = c;
+    if (p.devices % ranks_count()) return;
     Team *t = test_team(&p, 2, 4 * BIG * 4);
     assert_true(team_run(t, run_sums, NULL));
     for (int64_t k = 0; k < BIG; k++) {
