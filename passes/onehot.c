@@ -417,21 +417,38 @@ static void sum_choice(Onehot *o, const Inst *inst, Choice *c, Value **valid) {
         Hot *hot = choice_hot(c, inst->at.labels.at[i]);
         if (hot == NULL) continue;
         Value *on = c->nhot == 1 && *valid == NULL && is_zero_outside(o, c->weight, hot) ? NULL : hot_valid(o, hot);
+        if (on == NULL && c->nhot > 1) on = hot_present(o, hot, &c->hot[hot == &c->hot[0] ? 1 : 0].index->type);
         if (on != NULL) *valid = *valid == NULL ? on : build2(&o->b, OP_and, *valid, on, NULL);
         *hot = c->hot[--c->nhot];
     }
 }
 
-/* All hots are summed away: a sum of small tensors. */
-static Value *sum_dense(Onehot *o, const Inst *inst, Form *f, Value *const *valid) {
+/* Positions along labels that the choice has and x has not: x is the same at each. */
+static int64_t repeats(const Choice *c, const LabelList *labels, const Type *x) {
+    int64_t n = 1;
+    for (int i = 0; i < labels->n; i++) {
+        const Type *t = NULL;
+        if (type_has(x, labels->at[i])) continue;
+        if (c->weight != NULL && type_has(&c->weight->type, labels->at[i])) t = &c->weight->type;
+        for (int h = 0; h < c->nhot && t == NULL; h++)
+            if (type_has(&c->hot[h].index->type, labels->at[i])) t = &c->hot[h].index->type;
+        if (t != NULL) n *= t->dim[type_find(t, labels->at[i])].size;
+    }
+    return n;
+}
+
+/* All hots are summed away: a sum of small tensors. `before`: the choices with their hots. */
+static Value *sum_dense(Onehot *o, const Inst *inst, const Form *before, Form *f, Value *const *valid) {
     bool any = inst->at.kind == intern("any");
+    DType t = inst->out[0]->type.dtype;
     Value *sum = NULL;
     for (int k = 0; k < f->n; k++) {
         Choice *c = &f->at[k];
-        Value *x = weight_where(o, c, valid[k], inst->out[0]->type.dtype);
+        Value *x = weight_where(o, c, valid[k], t);
+        int64_t n = any ? 1 : repeats(&before->at[k], &c->over, &x->type);
         LabelList over = labels_minus(c->over, labels_minus(c->over, type_labels(&x->type)));
-        if (over.n < c->over.n) return NULL;
         x = build_reduce(&o->b, inst->at.kind, x, over);
+        if (n > 1) x = build2(&o->b, OP_mul, x, hot_number(o, t, (double)n), NULL);
         sum = sum == NULL ? x : build2(&o->b, any ? OP_or : OP_add, sum, x, NULL);
     }
     return sum;
@@ -449,26 +466,36 @@ static void see_reduce(Onehot *o, Inst *inst) {
         dense += r->at[k].nhot == 0;
     }
     if (dense == r->n) {
-        Value *sum = sum_dense(o, inst, r, valid);
-        if (sum != NULL) replace(o, inst, sum);
-        const Count *rank = sum != NULL && r->n == 1 ? hot_slot(o, sum)->rank : NULL;
+        Value *sum = sum_dense(o, inst, f, r, valid);
+        replace(o, inst, sum);
+        const Count *rank = r->n == 1 ? hot_slot(o, sum)->rank : NULL;
         if (rank != NULL) hot_slot(o, hot_slot(o, inst->out[0])->to)->rank = rank;
         return;
     }
     if (dense > 0) return;
     for (int k = 0; k < r->n; k++)
         if (valid[k] != NULL) choice_mask(o, &r->at[k], valid[k]);
-    if (!any || form_disjoint(o, r)) set_form(o, inst, r);
+    if (!any || form_disjoint(o, r)) {
+        set_form(o, inst, r);
+        return;
+    }
+    /* Some position is there: their number is not 0. */
+    Type count = inst->out[0]->type;
+    count.dtype = DT_i32;
+    Value *n = is_summed(r) ? form_place(o, r, &count) : NULL;
+    if (n != NULL) replace(o, inst, build2(&o->b, OP_lt, hot_number(o, DT_i32, 0), n, NULL));
 }
 
 /* The running count of an index. */
 static void see_cumsum(Onehot *o, Inst *inst) {
     const Form *f = form_of(o, inst->in[0]);
     const Choice *c = f != NULL && f->n == 1 ? &f->at[0] : NULL;
-    if (c == NULL || c->nhot != 1 || c->weight != NULL || c->over.n > 0 || inst->at.reverse) return;
+    if (c == NULL || c->nhot != 1 || c->weight != NULL || c->over.n > 1 || inst->at.reverse) return;
     if (!type_has(&c->hot[0].index->type, inst->at.label) || inst->at.label == c->hot[0].label) return;
+    Label further = c->over.n == 1 ? c->over.at[0] : NULL;
+    if (further != NULL && (!choice_differs(o, c, further) || !type_has(&c->hot[0].index->type, further))) return;
     Count *k = NEW(o->scratch, Count);
-    *k = (Count){.hot = c->hot[0], .along = inst->at.label, .constant = inst->at.exclusive ? 0 : 1};
+    *k = (Count){.hot = c->hot[0], .along = inst->at.label, .further = further, .constant = inst->at.exclusive ? 0 : 1};
     hot_slot(o, inst->out[0])->count = k;
 }
 

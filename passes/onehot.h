@@ -30,11 +30,11 @@ typedef struct Form {
     Choice at[MAX_CHOICES];
 } Form;
 
-/* The value at (…, s, e): how many s' before s along `along` have hot.index e, plus `constant` and the tensors `plus`.
- */
+/* The value at (…, s, e): how many s' before s along `along` have hot.index e (along `further` too, if that is not
+ * NULL: of one s at most one has), plus `constant` and the tensors `plus`. */
 typedef struct Count {
     Hot hot;
-    Label along;
+    Label along, further;
     double constant;
     int nplus;
     Value *plus[MAX_PLUS];
@@ -54,12 +54,13 @@ typedef struct HotSlot {
     Label counted_along; /* … along this axis */
 } HotSlot;
 
-/* An `ordinal` of an index along an axis: one for all that ask. */
+/* An `ordinal` of an index along an axis (or two): one for all that ask. */
 typedef struct Ordinal {
     Value *index;
-    Label along;
+    Label along, further;
     int64_t size;
     Inst *inst;
+    Value *nth;
 } Ordinal;
 
 typedef struct Onehot {
@@ -91,6 +92,8 @@ void choice_mask(Onehot *o, Choice *c, Value *mask);
 void choice_scale(Onehot *o, Choice *c, Value *weight);
 /* Where the index is on its axis; NULL: everywhere. */
 Value *hot_valid(Onehot *o, const Hot *h);
+/* The same, but a condition also where the index has axes that type `beside` lacks: else they would not be summed. */
+Value *hot_present(Onehot *o, const Hot *h, const Type *beside);
 /* The dense value (or count) read at the choice's hots; NULL and o->why when that cannot be. */
 Value *choice_read(Onehot *o, Choice *c, Value *dense);
 /* Products; NULL and o->why when the result is none of the domain. */
@@ -104,8 +107,11 @@ bool form_disjoint(Onehot *o, const Form *f);
 bool form_unique(Onehot *o, const Form *f, const LabelList *labels, const LabelList *over);
 /* One index for several hots, -1 where one of them is nowhere; *size is the product of theirs. */
 Value *hots_flatten(Onehot *o, const Hot *h, int n, int64_t *size);
-/* The ordinal of an index: result 0 its positions, result 1 the counts (axis: the hot's label). */
-Inst *hot_ordinal(Onehot *o, const Hot *h, Label along);
+/* How many before along an axis, and of the same position along a further one, have the same index; and, where *counts
+ * is wanted, how many have each. */
+Value *hot_ordinal(Onehot *o, const Hot *h, Label along, Label further, Value **counts);
+/* The indices along a summed axis are different results of one top_k. */
+bool choice_differs(Onehot *o, const Choice *c, Label label);
 /* One choice for several, along a new axis; NULL when they have different hots. */
 Choice *form_stack(Onehot *o, const Form *f);
 

@@ -13,6 +13,7 @@
 #include <math.h>
 
 #include "onehot.h"
+#include "places.h"
 #include "support/intern.h"
 
 /* ---- labels ---- */
@@ -56,7 +57,7 @@ static bool hides(const Choice *c, const Type *t) {
 }
 
 static bool hides_choice(const Choice *c, const Choice *other) {
-    LabelList labels = choice_labels(other);
+    LabelList labels = labels_minus(choice_labels(other), other->over);
     for (int i = 0; i < labels.n; i++)
         if (list_has(&c->over, labels.at[i])) return true;
     for (int h = 0; h < other->nhot; h++)
@@ -100,8 +101,16 @@ void choice_scale(Onehot *o, Choice *c, Value *weight) {
 /* top_k's indices are on their axis, and so are slices of them. */
 static const Inst *top_k_of(const Value *index) {
     const Inst *def = index->def;
-    if (def != NULL && def->op == OP_slice && def->at.to == NULL) def = def->in[0]->def;
+    if (def != NULL && def->op == OP_slice) def = def->in[0]->def;
     return def != NULL && def->op == OP_top_k && index->type.dtype == DT_i32 ? def : NULL;
+}
+
+/* The index has the results of a top_k along `label`, so that they differ. */
+static bool ranks_along(const Value *index, Label label) {
+    const Inst *top = top_k_of(index);
+    if (top == NULL) return false;
+    if (index->def == top) return top->at.to == label;
+    return index->def->at.label == top->at.to && index->def->at.to == label;
 }
 
 Value *hot_valid(Onehot *o, const Hot *h) {
@@ -113,6 +122,13 @@ Value *hot_valid(Onehot *o, const Hot *h) {
     if (inside) return low;
     Value *high = build2(&o->b, OP_lt, h->index, hot_number(o, DT_i32, (double)h->size), NULL);
     return build2(&o->b, OP_and, low, high, NULL);
+}
+
+Value *hot_present(Onehot *o, const Hot *h, const Type *beside) {
+    Value *valid = hot_valid(o, h);
+    bool lost = false;
+    for (int i = 0; i < h->index->type.rank; i++) lost = lost || !type_has(beside, h->index->type.dim[i].label);
+    return valid != NULL || !lost ? valid : build2(&o->b, OP_le, hot_number(o, DT_i32, 0), h->index, NULL);
 }
 
 Value *hots_flatten(Onehot *o, const Hot *h, int n, int64_t *size) {
@@ -130,20 +146,35 @@ Value *hots_flatten(Onehot *o, const Hot *h, int n, int64_t *size) {
     return valid == NULL ? flat : build3(&o->b, OP_where, valid, flat, hot_number(o, DT_i32, -1), NULL);
 }
 
-Inst *hot_ordinal(Onehot *o, const Hot *h, Label along) {
+Value *hot_ordinal(Onehot *o, const Hot *h, Label along, Label further, Value **counts) {
     for (int k = 0; k < o->ordinal.n; k++) {
         const Ordinal *known = &o->ordinal.at[k];
-        if (known->index == h->index && known->along == along && known->size == h->size &&
-            known->inst->parent == o->b.block && type_has(&known->inst->out[1]->type, h->label))
-            return known->inst;
+        if (known->index != h->index || known->along != along || known->further != further) continue;
+        if (known->size != h->size || known->inst->parent != o->b.block) continue;
+        if (counts != NULL) *counts = known->inst->out[1];
+        if (type_has(&known->inst->out[1]->type, h->label)) return known->nth;
     }
-    Attrs at = {.label = along, .to = h->label, .size = h->size};
-    Inst *inst = build_inst(&o->b, OP_ordinal, 1, &h->index, &at, NULL);
-    HotSlot *slot = hot_slot(o, inst->out[1]);
-    slot->counted = h->index;
-    slot->counted_along = along;
-    vec_push(o->scratch, o->ordinal, ((Ordinal){h->index, along, h->size, inst}));
-    return inst;
+    const Type *t = &h->index->type;
+    Places both = {.labels = {1, {along}}, .size = {t->dim[type_find(t, along)].size}};
+    if (further != NULL) {
+        both.size[both.labels.n] = t->dim[type_find(t, further)].size;
+        both.labels.at[both.labels.n++] = further;
+    }
+    Label label;
+    Value *index = places_merge(&o->b, h->index, &both, t, &label);
+    Attrs at = {.label = label, .to = h->label, .size = h->size};
+    Inst *inst = build_inst(&o->b, OP_ordinal, 1, &index, &at, NULL);
+    Value *nth = inst->out[0];
+    if (further != NULL) {
+        Attrs split = {.labels = {1, {label}}, .dims = {2, {{along, both.size[0]}, {further, both.size[1]}}}};
+        nth = build1(&o->b, OP_relabel, nth, &split);
+    } else {
+        hot_slot(o, inst->out[1])->counted = h->index;
+        hot_slot(o, inst->out[1])->counted_along = along;
+    }
+    vec_push(o->scratch, o->ordinal, ((Ordinal){h->index, along, further, h->size, inst, nth}));
+    if (counts != NULL) *counts = inst->out[1];
+    return nth;
 }
 
 /* ---- reading at a choice's indices ---- */
@@ -152,7 +183,7 @@ Inst *hot_ordinal(Onehot *o, const Hot *h, Label along) {
 static Value *read_count(Onehot *o, Choice *c, const Count *k) {
     Hot *h = choice_hot(c, k->hot.label);
     if (h == NULL || !refines(o, h->index, k->hot.index)) return fail(o, "a running count of another index");
-    Value *x = hot_ordinal(o, &k->hot, k->along)->out[0];
+    Value *x = hot_ordinal(o, &k->hot, k->along, k->further, NULL);
     for (int i = 0; i < k->nplus; i++) {
         Value *plus = choice_read(o, c, k->plus[i]);
         if (plus == NULL) return NULL;
@@ -249,11 +280,22 @@ static bool normalize(Onehot *o, Choice *c) {
     return c->weight != NULL;
 }
 
+/* Both sum over the label, along which one index of both differs: only terms of one position meet. */
+static bool meets_itself(Onehot *o, const Choice *a, const Choice *b, Label label) {
+    for (int h = 0; h < a->nhot; h++)
+        for (int g = 0; g < b->nhot; g++) {
+            Value *x = root(o, a->hot[h].index), *y = root(o, b->hot[g].index);
+            if (a->hot[h].label == b->hot[g].label && x == y && ranks_along(x, label)) return true;
+        }
+    return false;
+}
+
 static bool choice_times(Onehot *o, const Choice *a, const Choice *b, Choice *r) {
     if (hides_choice(a, b) || hides_choice(b, a)) return fail(o, "a label that is summed inside the routing") != NULL;
     *r = *a;
     for (int k = 0; k < b->over.n; k++)
-        if (list_has(&r->over, b->over.at[k])) return fail(o, "two sums over one label") != NULL;
+        if (list_has(&r->over, b->over.at[k]) && !meets_itself(o, a, b, b->over.at[k]))
+            return fail(o, "two sums over one label") != NULL;
     for (int k = 0; k < b->over.n; k++) list_add(&r->over, b->over.at[k]);
     for (int h = 0; h < b->nhot; h++) {
         Hot other = b->hot[h], *mine = choice_hot(r, other.label);
@@ -323,6 +365,7 @@ static bool counts_on(Onehot *o, const Choice *a, const Choice *b) {
     const Count *ka = rank_of(o, a, &ra), *kb = rank_of(o, b, &rb);
     if (ka == NULL || kb == NULL || ra->label != rb->label || ka->hot.label != kb->hot.label) return false;
     if (ka->along != kb->along || ka->constant != kb->constant) return false;
+    if (ka->further != NULL || kb->further != NULL) return false;
     bool after = false;
     for (int i = 0; i < kb->nplus; i++) {
         const HotSlot *slot = hot_slot(o, kb->plus[i]);
@@ -341,6 +384,7 @@ static bool are_ranks_apart(Onehot *o, const Choice *a, const Choice *b) {
             const Value *x = root(o, a->hot[h].index), *y = root(o, b->hot[g].index);
             const Inst *top = top_k_of(x);
             if (top == NULL || top != top_k_of(y) || x->def == top || y->def == top) continue;
+            if (x->def->at.to != NULL || y->def->at.to != NULL) continue;
             if (x->def->at.label == top->at.to && y->def->at.label == top->at.to &&
                 x->def->at.start != y->def->at.start)
                 return true;
@@ -352,19 +396,16 @@ static bool apart(Onehot *o, const Choice *a, const Choice *b) {
     return are_ranks_apart(o, a, b) || counts_on(o, a, b) || counts_on(o, b, a);
 }
 
-/* The choices along a summed axis are results of one top_k. */
-static bool differs_along(Onehot *o, const Choice *c, Label label) {
-    for (int h = 0; h < c->nhot; h++) {
-        const Value *x = root(o, c->hot[h].index);
-        if (x->def != NULL && x->def->op == OP_top_k && x->def->at.to == label) return true;
-    }
+bool choice_differs(Onehot *o, const Choice *c, Label label) {
+    for (int h = 0; h < c->nhot; h++)
+        if (ranks_along(root(o, c->hot[h].index), label)) return true;
     return false;
 }
 
 bool form_disjoint(Onehot *o, const Form *f) {
     for (int i = 0; i < f->n; i++) {
         if (f->at[i].over.n > 1) return false;
-        if (f->at[i].over.n == 1 && !differs_along(o, &f->at[i], f->at[i].over.at[0])) return false;
+        if (f->at[i].over.n == 1 && !choice_differs(o, &f->at[i], f->at[i].over.at[0])) return false;
         for (int j = 0; j < i; j++)
             if (!apart(o, &f->at[i], &f->at[j])) return false;
     }
@@ -379,7 +420,7 @@ static bool choice_unique(Onehot *o, const Choice *c, const LabelList *labels, c
     LabelList mine = choice_labels(c);
     Label further = NULL;
     for (int i = 0; i < over->n; i++) {
-        if (over->at[i] == k->along) continue;
+        if (over->at[i] == k->along || over->at[i] == k->further) continue;
         if (further != NULL || !list_has(&mine, over->at[i])) return false;
         further = over->at[i];
     }

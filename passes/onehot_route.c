@@ -243,7 +243,8 @@ static void contract_hots(Route *r) {
         if (n > 0) r->in[k] = read_rows(r, r->in[k], at, n);
     }
     for (int h = 0; h < r->ngone; h++) {
-        Value *valid = read[h] ? NULL : hot_valid(r->o, &r->gone[h]);
+        if (read[h]) continue;
+        Value *valid = hot_present(r->o, &r->gone[h], r->nkept > 0 ? &r->kept[0].index->type : &(Type){0});
         if (valid == NULL) continue;
         if (r->nkept > 0) {
             Choice c = {.nhot = 1, .hot = {r->kept[0]}};
@@ -343,7 +344,9 @@ Value *form_contract(Onehot *o, const Form *f, int n, Value *const *dense, const
 static Value *place_counts(Onehot *o, const Choice *c) {
     const Hot *h = &c->hot[0];
     if (c->nhot != 1 || c->weight != NULL || c->over.n != 1 || !type_has(&h->index->type, c->over.at[0])) return NULL;
-    return hot_ordinal(o, h, c->over.at[0])->out[1];
+    Value *counts;
+    hot_ordinal(o, h, c->over.at[0], NULL, &counts);
+    return counts;
 }
 
 Value *form_place(Onehot *o, const Form *f, const Type *like) {
