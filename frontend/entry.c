@@ -22,7 +22,9 @@ static bool entry_arguments(Lower *lo, const Ast *fn) {
         if (arg->at[ARG_TYPE] == NULL || arg->at[ARG_TYPE]->bare || arg->at[ARG_DEFAULT] != NULL)
             return fail(lo, arg->loc, "an argument of an entry is a tensor: %s: f32[]", arg->name), false;
         if (!type_eval(lo, arg->at[ARG_TYPE], NULL, &spec)) return false;
-        call_bind(lo, arg->name, val_tensor(block_arg(lo->m, lo->func->body, &spec.type, arg->name)), arg->loc);
+        Value *v = block_arg(lo->m, lo->func->body, &spec.type, arg->name);
+        v->loc = arg->loc;
+        call_bind(lo, arg->name, val_tensor(v), arg->loc);
     }
     return true;
 }

@@ -15,186 +15,15 @@
 #include "frontend.h"
 #include "interpret.h"
 #include "ir.h"
+#include "options.h"
 #include "passes.h"
-#include "support/str.h"
 
 #define MOECC_VERSION "0.1"
 
-typedef struct Options {
-    const char *command; /* "compile", "check", "run" */
-    const char *input, *output;
-    const char *target, *mesh, *topology;
-    const char *emit, *plan;
-    const char *start_at;
-    const char *level; /* of optimization */
-    bool debug, check_passes, list_passes, help, version, verbose, show;
-    PassOptions pass;
-    InterpretOptions run; /* of "run" */
-    VEC(const char *) defs, in;
-} Options;
-
 static Arena *arena;
 
-/* ---- options ----------------------------------------------------------------------------------------------------- */
-
-typedef enum OptKind { OPT_FLAG, OPT_VALUE, OPT_MAYBE } OptKind;
-
-typedef struct OptRow {
-    const char *name;
-    OptKind kind;
-    size_t field;
-    const char *arg, *doc;
-} OptRow;
-
-#define FIELD(f) offsetof(Options, f)
-static const OptRow option_rows[] = {
-    {"--target", OPT_VALUE, FIELD(target), "cpu", "what to generate code for (default cpu)"},
-    {"--mesh", OPT_VALUE, FIELD(mesh), "data=2,expert=4", "sizes of mesh axes, instead of the source's"},
-    {"--topology", OPT_VALUE, FIELD(topology), "auto|STRING|FILE", "the machine: hwloc on this one, synthetic, or XML"},
-    {"--emit", OPT_VALUE, FIELD(emit), "ast|ir|sharded|local|placed|planned|c", "print a stage instead of building"},
-    {"--plan", OPT_MAYBE, FIELD(plan), "json", "report collectives, memory and FLOPs; builds nothing"},
-    {"--passes", OPT_FLAG, FIELD(list_passes), NULL, "list the pass table"},
-    {"--dump-after", OPT_VALUE, FIELD(pass.dump_after), "PASS|all", "print the IR after a pass, to stderr"},
-    {"--stop-after", OPT_VALUE, FIELD(pass.stop_after), "PASS", "stop there and print the IR"},
-    {"--start-at", OPT_VALUE, FIELD(start_at), "PASS", "begin there (input is an .ir)"},
-    {"--time-passes", OPT_FLAG, FIELD(pass.time_passes), NULL, "milliseconds of each pass, to stderr"},
-    {"--verify-each", OPT_FLAG, FIELD(pass.verify_each), NULL, "also round-trip the IR's text after each pass"},
-    {"--check-passes", OPT_FLAG, FIELD(check_passes), NULL,
-     "interpret the program after each pass and compare with the first"},
-    {"--out", OPT_VALUE, FIELD(run.out), "DIR", "run: where results go, as NAME.npy"},
-    {"--f64", OPT_FLAG, FIELD(run.eval.f64), NULL, "run: compute in double precision"},
-    {"--explain-onehot", OPT_FLAG, FIELD(pass.explain_onehot), NULL, "what became of each einsum of one-hot values"},
-    {"-O0", OPT_FLAG, FIELD(pass.no_fuse), NULL, "no fusion"},
-    {"-g", OPT_FLAG, FIELD(debug), NULL, "debug information in the binary"},
-    {"-v", OPT_FLAG, FIELD(verbose), NULL, "say what is run"},
-    {"-###", OPT_FLAG, FIELD(show), NULL, "print the C compiler's command and run nothing"},
-    {"--help", OPT_FLAG, FIELD(help), NULL, "this text"},
-    {"--version", OPT_FLAG, FIELD(version), NULL, "the version"},
-};
-enum { OPTION_ROWS = sizeof option_rows / sizeof *option_rows };
-
-static void help(FILE *out) {
-    fputs(
-        "moecc model.moe -o model [options]   compile to one binary that trains and serves the model\n"
-        "moecc check model.moe                diagnostics only\n"
-        "moecc stage.ir [options]             go on from a stage's text\n"
-        "moecc run model.moe|stage.ir ENTRY   execute a stage in the reference interpreter, on numpy files\n\n"
-        "  -o FILE                    the output; with --emit, text goes there instead of stdout\n"
-        "  -D NAME=VALUE              value of a dim or const of the source\n"
-        "  --in NAME=FILE.npy         run: an argument; once for each\n",
-        out);
-    for (int i = 0; i < OPTION_ROWS; i++) {
-        const OptRow *r = &option_rows[i];
-        Str s = str_new(arena);
-        str_addf(&s, "%s%s%s%s", r->name,
-                 r->arg == NULL         ? ""
-                 : r->kind == OPT_MAYBE ? "[="
-                                        : "=",
-                 r->arg == NULL ? "" : r->arg, r->kind == OPT_MAYBE ? "]" : "");
-        fprintf(out, "  %-26s %s\n", s.at, r->doc);
-    }
-}
-
 static int usage(const char *why, const char *what) {
-    fprintf(stderr, "moecc: %s '%s'\n", why, what);
-    const char *names[OPTION_ROWS];
-    for (int i = 0; i < OPTION_ROWS; i++) names[i] = option_rows[i].name;
-    size_t n = strcspn(what, "=");
-    const char *near = str_nearest(arena_printf(arena, "%.*s", (int)(n < 100 ? n : 100), what), names, OPTION_ROWS);
-    if (what[0] == '-' && near != NULL) fprintf(stderr, "moecc: did you mean %s?\n", near);
-    fputs("moecc: try 'moecc --help'\n", stderr);
-    return EXIT_USAGE;
-}
-
-/* An option of the table, `--name`, `--name=value` or `--name value`; false when it is none of them. */
-static bool table_option(Options *o, int argc, char **argv, int *i) {
-    const char *arg = argv[*i];
-    size_t n = strcspn(arg, "=");
-    const char *value = arg[n] == '=' ? arg + n + 1 : NULL;
-    for (int k = 0; k < OPTION_ROWS; k++) {
-        const OptRow *r = &option_rows[k];
-        if (strlen(r->name) != n || strncmp(arg, r->name, n) != 0) continue;
-        char *field = (char *)o + r->field;
-        if (r->kind == OPT_FLAG) {
-            *(bool *)field = true;
-            return value == NULL;
-        }
-        if (value == NULL) value = r->kind == OPT_MAYBE ? "text" : *i + 1 < argc ? argv[++*i] : NULL;
-        *(const char **)field = value;
-        return value != NULL;
-    }
-    return false;
-}
-
-/* `-oX` or `-o X`: the value, NULL when missing. */
-static const char *short_value(int argc, char **argv, int *i) {
-    if (argv[*i][2] != '\0') return argv[*i] + 2;
-    return ++*i < argc ? argv[*i] : NULL;
-}
-
-static int parse_options(Options *o, int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        const char *arg = argv[i];
-        if (strncmp(arg, "-o", 2) == 0) {
-            if ((o->output = short_value(argc, argv, &i)) == NULL) return usage("a file name is missing after", "-o");
-        } else if (strncmp(arg, "-D", 2) == 0) {
-            const char *def = short_value(argc, argv, &i);
-            if (def == NULL || strchr(def, '=') == NULL) return usage("expected NAME=VALUE after", "-D");
-            vec_push(arena, o->defs, def);
-        } else if (strcmp(arg, "--in") == 0) {
-            if (++i == argc || strchr(argv[i], '=') == NULL) return usage("expected NAME=FILE.npy after", arg);
-            vec_push(arena, o->in, argv[i]);
-        } else if (arg[0] == '-' && arg[1] != '\0') {
-            if (!table_option(o, argc, argv, &i))
-                return usage("unknown option, or one with a missing or unwanted value,", arg);
-        } else if ((strcmp(arg, "check") == 0 || strcmp(arg, "run") == 0) && o->input == NULL &&
-                   strcmp(o->command, "compile") == 0) {
-            o->command = arg;
-        } else if (o->input != NULL && strcmp(o->command, "run") == 0 && o->run.entry == NULL) {
-            o->run.entry = arg;
-        } else if (o->input != NULL) {
-            return usage("one input at a time; a second one is", arg);
-        } else {
-            o->input = arg;
-        }
-    }
-    return 0;
-}
-
-typedef struct Stage {
-    const char *emit, *stop_after; /* stop_after NULL: before the first pass */
-} Stage;
-
-static const Stage stages[] = {
-    {"ast", NULL},       {"ir", NULL},  {"sharded", "propagate"}, {"local", "partition"}, {"placed", "place"},
-    {"planned", "plan"}, {"c", "plan"},
-};
-
-static const Stage *find_stage(const char *emit) {
-    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
-        if (strcmp(stages[i].emit, emit) == 0) return &stages[i];
-    return NULL;
-}
-
-static bool same_file(const char *a, const char *b) {
-    struct stat sa, sb;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
-
-/* What the options say together; 0 or the exit status. */
-static int check_options_agree(const Options *o) {
-    const char *ids[] = {o->pass.dump_after, o->pass.stop_after, o->start_at};
-    for (int i = 0; i < 3; i++)
-        if (ids[i] != NULL && !passes_has(ids[i]) && (i > 0 || strcmp(ids[i], "all") != 0))
-            return usage("no such pass (see --passes):", ids[i]);
-    if ((o->emit != NULL) + (o->plan != NULL) + (o->pass.stop_after != NULL) > 1)
-        return usage("one of --emit, --plan and --stop-after at a time, for", o->input);
-    if (o->emit != NULL && find_stage(o->emit) == NULL) return usage("no such stage for --emit:", o->emit);
-    if (o->plan != NULL && strcmp(o->plan, "text") != 0 && strcmp(o->plan, "json") != 0)
-        return usage("no such form for --plan (text, json):", o->plan);
-    if (!codegen_has_target(o->target)) return usage("no such target:", o->target);
-    if (o->output != NULL && same_file(o->input, o->output)) return usage("the output is the input,", o->output);
-    return 0;
+    return options_usage(why, what, arena);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------
@@ -211,14 +40,36 @@ static Module *read_ir(const char *path) {
     return text == NULL ? NULL : module_parse(arena, path, text, bytes);
 }
 
-static Module *read_module(const Options *o) {
-    if (ends_with(o->input, ".ir")) return read_ir(o->input);
+/* NULL after an error; a module read is a module that verifies. */
+static Module *read_module(const Options *o, const char *path) {
+    bool ir = ends_with(path, ".ir");
     FrontOptions front = {.defs = o->defs.at, .ndefs = o->defs.n, .mesh = o->mesh};
-    return frontend_lower(arena, o->input, &front);
+    Module *m = ir ? read_ir(path) : frontend_lower(arena, path, &front);
+    if (m == NULL || diag_errors() > 0) return NULL;
+    const char *broken = module_verify(m, arena);
+    if (broken == NULL) return m;
+    if (!ir) diag_bug("after lowering: %s", broken);
+    fprintf(stderr, "%s: error: %s\n", path, broken);
+    return NULL;
 }
 
 /* ---- products -----------------------------------------------------------------------------------------------------
  */
+
+typedef struct Stage {
+    const char *emit, *stop_after; /* stop_after NULL: before the first pass */
+} Stage;
+
+static const Stage stages[] = {
+    {"ast", NULL},       {"ir", NULL},        {"sharded", "propagate"}, {"local", "partition"},
+    {"placed", "place"}, {"planned", "plan"}, {"dot", "place"},         {"c", "plan"},
+};
+
+static const Stage *find_stage(const char *emit) {
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        if (strcmp(stages[i].emit, emit) == 0) return &stages[i];
+    return NULL;
+}
 
 static int write_text(const Options *o, const char *text) {
     return codegen_write_file(o->output == NULL ? "-" : o->output, text) ? 0 : EXIT_USER_ERROR;
@@ -245,18 +96,72 @@ static int build(const Options *o, const Module *m) {
         fputs("moecc: no output: give -o FILE, --emit=STAGE or --plan\n", stderr);
         return EXIT_USAGE;
     }
-    BuildOptions b = {.debug = o->debug, .verbose = o->verbose, .show_only = o->show};
+    BuildOptions b = {.debug = o->debug, .verbose = o->verbose, .show_only = o->show_only};
     return codegen_build(codegen_emit(m, o->target, arena), o->output, &b) ? 0 : EXIT_USER_ERROR;
+}
+
+/* ---- commands -----------------------------------------------------------------------------------------------------
+ */
+
+static PassOptions pass_options(const Options *o) {
+    return (PassOptions){.dump_after = o->dump_after,
+                         .stop_after = o->stop_after,
+                         .time_passes = o->time_passes,
+                         .verify_each = o->verify_each,
+                         .no_fuse = o->no_fuse,
+                         .explain_onehot = o->explain_onehot,
+                         .origins = origins_new(arena)};
 }
 
 /* `run`: as it was read, or after the passes that --stop-after asks for. */
 static int run(Options *o, Module *m, const Topology *topo) {
     if (o->run.entry == NULL) return usage("the name of an entry is missing after", "run FILE");
-    if (o->pass.stop_after != NULL && !passes_run(m, o->start_at, &o->pass, topo, NULL, NULL)) return EXIT_USER_ERROR;
+    PassOptions pass = pass_options(o);
+    if (o->stop_after != NULL && !passes_run(m, o->start_at, &pass, topo, NULL, NULL)) return EXIT_USER_ERROR;
     o->run.in = o->in.at;
     o->run.nin = o->in.n;
     o->run.eval.steps = 1;
     return interpret(m, &o->run, arena) ? 0 : EXIT_USER_ERROR;
+}
+
+/* `diff`: both sources with the same options. */
+static int diff(const Options *o, Module *m, const Topology *topo) {
+    if (o->other == NULL) return usage("a second input is missing after", "diff FILE");
+    Module *n = read_module(o, o->other);
+    PassOptions pass = {.no_fuse = o->no_fuse};
+    if (n == NULL || !passes_run(m, NULL, &pass, topo, NULL, NULL) || !passes_run(n, NULL, &pass, topo, NULL, NULL))
+        return EXIT_USER_ERROR;
+    return write_text(o, plan_diff(m, n, topo, arena));
+}
+
+/* --show=NAME or NAME:svg. */
+static int show(const Options *o, const Module *m) {
+    bool svg = ends_with(o->show, ":svg");
+    const char *text =
+        show_blocks(m, svg ? arena_printf(arena, "%.*s", (int)strlen(o->show) - 4, o->show) : o->show, svg, arena);
+    return text == NULL ? EXIT_USER_ERROR : write_text(o, text);
+}
+
+/* What is asked about the plan, or else the binary. */
+static int product(const Options *o, const Module *m, const Stage *stage, const PassOptions *pass,
+                   const Topology *topo) {
+    const char *text = NULL;
+    if (o->show != NULL) return show(o, m);
+    if (o->explain != NULL) {
+        text = explain_sharding(m, topo, pass->origins, o->explain, arena);
+        return text == NULL ? EXIT_USER_ERROR : write_text(o, text);
+    }
+    if (o->plan != NULL) text = plan_report(m, topo, pass->origins, strcmp(o->plan, "json") == 0, arena);
+    if (text != NULL && write_text(o, text) != 0) return EXIT_USER_ERROR;
+    Budget budget = {-1, -1, o->forbid};
+    if (o->max_memory != NULL) budget.memory = options_bytes(o->max_memory);
+    if (o->max_bytes != NULL) budget.bytes = options_bytes(o->max_bytes);
+    if (!budget_check(m, topo, pass->origins, &budget, arena)) return EXIT_USER_ERROR;
+    if (text != NULL) return 0;
+    if (stage != NULL && strcmp(stage->emit, "c") == 0) return write_text(o, codegen_emit(m, o->target, arena));
+    if (stage != NULL && strcmp(stage->emit, "dot") == 0) return write_text(o, graph_dot(m, arena));
+    if (stage != NULL || o->stop_after != NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
+    return o->check_passes && o->output == NULL ? 0 : build(o, m);
 }
 
 /* From the module on: the pass table, then the product that the options ask for. */
@@ -268,18 +173,48 @@ static int compile(Options *o, Module *m) {
         return EXIT_USER_ERROR;
     }
     if (strcmp(o->command, "run") == 0) return run(o, m, topo);
+    if (strcmp(o->command, "diff") == 0) return diff(o, m, topo);
     const Stage *stage = o->emit == NULL ? NULL : find_stage(o->emit);
     if (stage != NULL && stage->stop_after == NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
-    if (stage != NULL) o->pass.stop_after = stage->stop_after;
+    PassOptions pass = pass_options(o);
+    if (stage != NULL) pass.stop_after = stage->stop_after;
+    if (o->explain != NULL) pass.stop_after = "place";
+    if (o->show != NULL) pass.stop_after = "propagate";
     Compare *check[CHECKS];
     for (int i = 0; i < CHECKS && o->check_passes; i++) check[i] = compare_new(arena, &check_options[i]);
     if (o->check_passes) check_stage(m, "lower", check);
-    if (!passes_run(m, o->start_at, &o->pass, topo, o->check_passes ? check_stage : NULL, check))
-        return EXIT_USER_ERROR;
-    if (o->plan != NULL) return write_text(o, plan_report(m, topo, strcmp(o->plan, "json") == 0, arena));
-    if (stage != NULL && strcmp(stage->emit, "c") == 0) return write_text(o, codegen_emit(m, o->target, arena));
-    if (stage != NULL || o->pass.stop_after != NULL) return write_text(o, module_print(m, arena, (PrintOptions){0}));
-    return o->check_passes && o->output == NULL ? 0 : build(o, m);
+    if (!passes_run(m, o->start_at, &pass, topo, o->check_passes ? check_stage : NULL, check)) return EXIT_USER_ERROR;
+    return product(o, m, stage, &pass, topo);
+}
+
+static bool same_file(const char *a, const char *b) {
+    struct stat sa, sb;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* What the options say together, and values that only the driver can judge; 0 or the exit status. */
+static int check_options_agree(const Options *o) {
+    const char *ids[] = {o->dump_after, o->stop_after, o->start_at};
+    for (int i = 0; i < 3; i++)
+        if (ids[i] != NULL && !passes_has(ids[i]) && (i > 0 || strcmp(ids[i], "all") != 0))
+            return usage("no such pass (see --passes):", ids[i]);
+    const char *products[] = {o->emit, o->plan, o->stop_after, o->explain, o->show};
+    int asked = 0;
+    for (int i = 0; i < 5; i++) asked += products[i] != NULL;
+    if (asked > 1)
+        return usage("one of --emit, --plan, --stop-after, --explain-sharding and --show at a time, for", o->input);
+    const char *amounts[] = {o->max_memory, o->max_bytes};
+    for (int i = 0; i < 2; i++)
+        if (amounts[i] != NULL && options_bytes(amounts[i]) < 0)
+            return usage("expected a number of bytes such as 4096 or 1.5GiB, not", amounts[i]);
+    const char *unknown = o->forbid == NULL ? NULL : budget_unknown(o->forbid, arena);
+    if (unknown != NULL) return usage("--forbid: no such collective:", unknown);
+    if (o->emit != NULL && find_stage(o->emit) == NULL) return usage("no such stage for --emit:", o->emit);
+    if (o->plan != NULL && strcmp(o->plan, "text") != 0 && strcmp(o->plan, "json") != 0)
+        return usage("no such form for --plan (text, json):", o->plan);
+    if (!codegen_has_target(o->target)) return usage("no such target:", o->target);
+    if (o->output != NULL && same_file(o->input, o->output)) return usage("the output is the input,", o->output);
+    return 0;
 }
 
 /* The exit status after printing: a full disk is an error. */
@@ -292,26 +227,20 @@ static int printed(void) {
 int main(int argc, char **argv) {
     arena = arena_new();
     Options o = {.command = "compile", .target = "cpu", .topology = "auto"};
-    int bad = parse_options(&o, argc, argv);
+    int bad = options_parse(&o, argc, argv, arena);
     if (bad != 0) return bad;
-    if (o.help) return help(stdout), printed();
+    if (o.help) return options_help(stdout, arena), printed();
     if (o.version) return puts("moecc " MOECC_VERSION), printed();
     if (o.list_passes) return passes_list(stdout), printed();
-    if (o.input == NULL) return help(stderr), EXIT_USAGE;
+    if (o.input == NULL) return options_help(stderr, arena), EXIT_USAGE;
     bad = check_options_agree(&o);
     if (bad != 0) return bad;
     if (o.emit != NULL && strcmp(o.emit, "ast") == 0) {
         Ast *ast = frontend_parse(arena, o.input);
         return ast == NULL ? EXIT_USER_ERROR : write_text(&o, ast_print(ast, arena));
     }
-    Module *m = read_module(&o);
-    if (m == NULL || diag_errors() > 0) return EXIT_USER_ERROR;
-    const char *broken = module_verify(m, arena);
-    if (broken != NULL) {
-        if (!ends_with(o.input, ".ir")) diag_bug("after lowering: %s", broken);
-        fprintf(stderr, "%s: error: %s\n", o.input, broken);
-        return EXIT_USER_ERROR;
-    }
+    Module *m = read_module(&o, o.input);
+    if (m == NULL) return EXIT_USER_ERROR;
     int status = strcmp(o.command, "check") == 0 ? 0 : compile(&o, m);
     arena_free(arena);
     return status;

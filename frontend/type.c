@@ -34,9 +34,20 @@ static bool axis_names(Lower *lo, const Ast *name, AxisList *out, int depth) {
     return true;
 }
 
-/* Keeps the longest major prefix whose product divides `size`. */
-static void axes_fit(const Mesh *m, int64_t size, AxisList *axes) {
+/* Keeps the longest major prefix whose product divides `size`; says so when that is not all. One element is never meant
+ * to be split: it is what a function of one token makes of a type that is written for many. */
+static void axes_fit(Lower *lo, int64_t size, AxisList *axes, Loc loc) {
+    const Mesh *m = &lo->m->mesh;
+    int64_t devices = mesh_size(m, axes);
     while (axes->n > 0 && size % mesh_size(m, axes) != 0) axes->n--;
+    int64_t pieces = mesh_size(m, axes);
+    if (pieces == devices || size == 1) return;
+    if (pieces == 1)
+        diag_warn(loc, "%lld elements do not split over %lld devices: each device holds all of them", (long long)size,
+                  (long long)devices);
+    else
+        diag_warn(loc, "%lld elements do not split over %lld devices: they are in %lld pieces, each on %lld devices",
+                  (long long)size, (long long)devices, (long long)pieces, (long long)(devices / pieces));
 }
 
 bool where_eval(Lower *lo, const Ast *where, int64_t size, AxisList *axes, Loc loc) {
@@ -46,7 +57,7 @@ bool where_eval(Lower *lo, const Ast *where, int64_t size, AxisList *axes, Loc l
     bool one = where->kind == AST_name;
     for (int i = 0; i < (one ? 1 : where->n); i++)
         if (!axis_names(lo, one ? where : where->at[i], axes, 0)) return false;
-    axes_fit(&lo->m->mesh, size, axes);
+    axes_fit(lo, size, axes, loc);
     return true;
 }
 

@@ -143,6 +143,7 @@ typedef struct Value {
     Block *block;     /* where it is defined */
     int index;        /* which result of def, or which argument of block */
     const char *name; /* from the source, for people; NULL: none */
+    Loc loc;          /* of an argument's declaration; a result has its instruction's */
     int64_t offset; /* PLANNED: bytes from the start of the device's arena; -1 before, and for values without storage */
     int id;         /* scratch for passes and printing; meaningless between them */
 } Value;

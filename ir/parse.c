@@ -260,6 +260,7 @@ static void take_args(Parser *p, Block *b) {
         token_expect(p, ':');
         Type t = take_type(p);
         Value *v = block_arg(p->m, b, &t, NULL);
+        v->loc = loc;
         v->offset = take_offset(p);
         bind_value(p, loc, name, v);
         if (!token_accept(p, ',')) break;

@@ -6,6 +6,10 @@
 
 typedef struct Topology Topology;
 
+/* Where shardings came from, which `propagate` records (origins.c). */
+typedef struct Origins Origins;
+Origins *origins_new(Arena *a);
+
 typedef struct PassOptions {
     const char *dump_after; /* pass id or "all", NULL: none; dumps go to stderr */
     const char *stop_after; /* pass id, NULL: run to the end */
@@ -13,6 +17,7 @@ typedef struct PassOptions {
     bool verify_each;    /* also round-trip the text after every pass */
     bool no_fuse;        /* -O0 */
     bool explain_onehot; /* say, to stderr, what became of each one-hot einsum */
+    Origins *origins;    /* filled by propagate, NULL: nobody asks, and nothing is warned of */
 } PassOptions;
 
 typedef struct PassCtx {
@@ -58,7 +63,30 @@ double inst_flops(const Mesh *m, const Inst *inst);
  * instructions do. */
 double cost_inst(const Topology *t, const Mesh *m, const Inst *inst);
 
-/* The report of --plan. From PLACED on. */
-char *plan_report(const Module *m, const Topology *t, bool json, Arena *a);
+/* ---- reports (of a module from PLACED on, or as each says) -------------------------------------------------------
+ */
+
+/* --plan. `origins` may be NULL: reasons then end at instructions instead of annotations. */
+char *plan_report(const Module *m, const Topology *t, const Origins *origins, bool json, Arena *a);
+/* `moecc diff`: two plans side by side. */
+char *plan_diff(const Module *m, const Module *n, const Topology *t, Arena *a);
+/* --explain-sharding. NULL after an error: nothing has that name. */
+char *explain_sharding(const Module *m, const Topology *t, const Origins *origins, const char *name, Arena *a);
+/* --show: which device holds which block; from SHARDED on. NULL after an error. */
+char *show_blocks(const Module *m, const char *name, bool svg, Arena *a);
+/* --emit=dot: for Graphviz; any phase. */
+char *graph_dot(const Module *m, Arena *a);
+
+/* What a plan may cost. */
+typedef struct Budget {
+    int64_t memory;     /* of one device, -1: any (checked from PLANNED on) */
+    int64_t bytes;      /* received by one device in one call, -1: any */
+    const char *forbid; /* "all_gather,permute", NULL: none */
+} Budget;
+
+/* The first name of the list that is no collective, NULL: all are. */
+const char *budget_unknown(const char *forbid, Arena *a);
+/* False after an error for each breach, with what is to blame. */
+bool budget_check(const Module *m, const Topology *t, const Origins *origins, const Budget *b, Arena *a);
 
 #endif

@@ -18,6 +18,7 @@
  * Before: ANNOTATED. After: the axes of every type are final wishes, `pinned` says axes.n > 0; `annotate` and
  * `stop_gradient` are gone, or a `reshard` where the two sides differ.
  * Complexity: nodes x sweeps; a sweep extends some dim, in practice there are fewer than ten. */
+#include "origins.h"
 #include "sharding.h"
 
 enum { LEVELS = 4, LAST = LEVELS - 1 };
@@ -30,6 +31,8 @@ typedef struct Node {
     AxisList *factors; /* [term][factor], refilled at each step */
     int level;
     bool update; /* only writes are reached from here */
+    Loc loc;
+    const char *via; /* for people: what relates the tensors */
 } Node;
 
 typedef struct Propagation {
@@ -39,6 +42,7 @@ typedef struct Propagation {
     VEC(int) parent;      /* union-find; roots are lowest, so variables win */
     VEC(bool) for_update; /* by tensor: every use leads to a write only */
     VEC(Node) nodes;
+    Origins *origins; /* NULL: nobody asks */
 } Propagation;
 
 /* ---- tensors and classes ----------------------------------------------------------------------------------------- */
@@ -64,11 +68,23 @@ static Type without_unit_axes(const Mesh *mesh, const Type *t) {
     return u;
 }
 
-static int add_tensor(Propagation *p, const Type *t) {
+static void record_annotation(Propagation *p, int id, const OriginTensor *what) {
+    const Type *t = &p->types.at[id];
+    if (p->origins == NULL) return;
+    origins_tensor(p->origins, what);
+    origins_at(p->origins, id)->root = id;
+    origins_at(p->origins, id)->asked = *t;
+    for (int d = 0; d < t->rank; d++)
+        for (int i = 0; i < t->dim[d].axes.n; i++)
+            origins_add(p->origins, id, &(Origin){t->dim[d].axes.at[i], d, NULL, what->loc, -1});
+}
+
+static int add_tensor(Propagation *p, const Type *t, const OriginTensor *what) {
     int id = p->types.n;
     vec_push(p->a, p->types, without_unit_axes(&p->m->mesh, t));
     vec_push(p->a, p->parent, id);
     vec_push(p->a, p->for_update, true);
+    record_annotation(p, id, what);
     return id;
 }
 
@@ -84,15 +100,28 @@ static void join(Propagation *p, int s, int t) {
         const AxisList *axes = &from->dim[d].axes;
         bool clash = to->dim[d].pinned || !from->dim[d].pinned;
         for (int i = 0; i < axes->n; i++) clash |= type_axes_used(to) >> axes->at[i] & 1;
-        if (!clash) to->dim[d] = from->dim[d];
+        if (clash) continue;
+        to->dim[d] = from->dim[d];
+        for (int i = 0; p->origins != NULL && i < axes->n; i++) {
+            const Origin *why = origins_find(p->origins, other, axes->at[i]);
+            if (why != NULL) origins_add(p->origins, root, why);
+        }
     }
 }
 
-static void number_values(Propagation *p, Block *b) {
-    for (int i = 0; i < b->args.n; i++) b->args.at[i]->id = add_tensor(p, &b->args.at[i]->type);
+static void number_values(Propagation *p, const Func *f, Block *b) {
+    for (int i = 0; i < b->args.n; i++) {
+        Value *v = b->args.at[i];
+        Loc loc = v->loc.file != 0 || b->owner == NULL ? v->loc : b->owner->loc;
+        v->id = add_tensor(p, &v->type, &(OriginTensor){.value = v, .func = f, .name = v->name, .loc = loc});
+    }
     for (Inst *in = b->first; in != NULL; in = in->next) {
-        for (int i = 0; i < in->nout; i++) in->out[i]->id = add_tensor(p, &in->out[i]->type);
-        if (in->body != NULL) number_values(p, in->body);
+        for (int i = 0; i < in->nout; i++) {
+            Value *v = in->out[i];
+            v->id = add_tensor(p, &v->type, &(OriginTensor){.value = v, .func = f, .name = v->name, .loc = in->loc});
+            if (in->op == OP_annotate) origins_annotated(p->origins, in->in[0], v->id);
+        }
+        if (in->body != NULL) number_values(p, f, in->body);
     }
 }
 
@@ -111,8 +140,10 @@ static int level_of(const Inst *in) {
     }
 }
 
-static void add_node(Propagation *p, ShardRule *rule, int nin, int nterm, int *tensor, int level, bool update) {
-    Node n = {.rule = rule, .nin = nin, .nterm = nterm, .tensor = tensor, .level = level, .update = update};
+static void add_node(Propagation *p, Node n) {
+    ShardRule *rule = n.rule;
+    int nterm = n.nterm;
+    const int *tensor = n.tensor;
     n.by_size = NEW_ARRAY(p->a, int, nterm);
     n.factors = NEW_ARRAY(p->a, AxisList, nterm * rule->nfactor + 1);
     for (int i = 0; i < nterm; i++) {
@@ -130,7 +161,7 @@ static void add_node(Propagation *p, ShardRule *rule, int nin, int nterm, int *t
 }
 
 /* The two should agree, label by label. */
-static void add_tie(Propagation *p, int s, int t, bool update) {
+static void add_tie(Propagation *p, int s, int t, const Inst *in) {
     if (find(p, s) == find(p, t)) return;
     const Type *a = class_type(p, s), *b = class_type(p, t);
     ShardRule *r = NEW(p->a, ShardRule);
@@ -144,7 +175,13 @@ static void add_tie(Propagation *p, int s, int t, bool update) {
     }
     int *tensor = NEW_ARRAY(p->a, int, 2);
     tensor[0] = s, tensor[1] = t;
-    add_node(p, r, 1, 2, tensor, 0, update);
+    add_node(p, (Node){.rule = r,
+                       .nin = 1,
+                       .nterm = 2,
+                       .tensor = tensor,
+                       .update = in->op == OP_write,
+                       .loc = in->loc,
+                       .via = op_info[in->op].name});
 }
 
 static void keep_whole(Propagation *p, int t, Label label) {
@@ -161,12 +198,12 @@ static void add_loop(Propagation *p, Inst *in) {
     for (int i = 0; i < in->nin; i++) {
         if (i < xs) keep_whole(p, in->in[i]->id, in->at.label);
         if (i >= xs && i < xs + carry) join(p, body->args.at[1 + i]->id, in->out[i - xs]->id);
-        add_tie(p, in->in[i]->id, body->args.at[1 + i]->id, false);
+        add_tie(p, in->in[i]->id, body->args.at[1 + i]->id, in);
     }
     add_nodes(p, body);
     for (int i = 0; i < in->nout; i++) {
         if (i >= carry) keep_whole(p, in->out[i]->id, in->at.label);
-        add_tie(p, body->results.at[i]->id, in->out[i]->id, false);
+        add_tie(p, body->results.at[i]->id, in->out[i]->id, in);
     }
 }
 
@@ -176,7 +213,14 @@ static void add_inst(Propagation *p, Inst *in, bool update) {
     int *tensor = NEW_ARRAY(p->a, int, in->nin + in->nout + 1);
     for (int i = 0; i < in->nin; i++) tensor[i] = in->in[i]->id;
     for (int i = 0; i < in->nout; i++) tensor[in->nin + i] = in->out[i]->id;
-    add_node(p, rule, in->nin, in->nin + in->nout, tensor, level_of(in), update);
+    add_node(p, (Node){.rule = rule,
+                       .nin = in->nin,
+                       .nterm = in->nin + in->nout,
+                       .tensor = tensor,
+                       .level = level_of(in),
+                       .update = update,
+                       .loc = in->loc,
+                       .via = op_info[in->op].name});
 }
 
 static bool is_update(const Propagation *p, const Inst *in) {
@@ -193,7 +237,7 @@ static void add_nodes(Propagation *p, Block *b) {
         else if (in->op == OP_read)
             join(p, in->at.var->id, in->out[0]->id);
         else if (in->op == OP_write)
-            add_tie(p, in->in[0]->id, in->at.var->id, true);
+            add_tie(p, in->in[0]->id, in->at.var->id, in);
         else
             add_inst(p, in, is_update(p, in));
     }
@@ -237,6 +281,37 @@ static bool extend(const Propagation *p, Type *t, int d, const AxisList *want) {
     return axes->n > before;
 }
 
+/* ---- why --------------------------------------------------------------------------------------------------------- */
+
+/* Another dim of the tensor that wanted the axis too, -1: none. */
+static int loser(const Node *n, const DimFactors *dims, const Type *t, int d, int axis, const AxisList *merged) {
+    for (int e = 0; e < t->rank; e++)
+        for (int k = 0; e != d && k < dims[e].n; k++)
+            if (n->rule->factor[dims[e].at[k]].kind != FACTOR_whole && axes_has(&merged[dims[e].at[k]], axis) &&
+                !t->dim[e].pinned)
+                return e;
+    return -1;
+}
+
+/* The axes of dim d from number `before` on are new: from the largest term that has them on one of the dim's factors.
+ */
+static void record_step(Propagation *p, const Node *n, const Type *t, int term, int d, int before,
+                        const AxisList *merged, const int *source) {
+    const DimFactors *dims = term_dims(n, term);
+    for (int i = before; p->origins != NULL && i < t->dim[d].axes.n; i++) {
+        int axis = t->dim[d].axes.at[i], from = -1;
+        for (int k = 0; k < dims[d].n && from < 0; k++)
+            if (axes_has(&merged[dims[d].at[k]], axis)) from = n->tensor[n->by_size[source[dims[d].at[k]]]];
+        origins_add(p->origins, find(p, n->tensor[term]), &(Origin){axis, d, n->via, n->loc, from});
+        int e = loser(n, dims, t, d, axis, merged);
+        if (e >= 0 && origins_warns(p->origins))
+            diag_warn(n->loc,
+                      "the mesh axis %s would split both %s and %s here: it splits %s, as in the larger "
+                      "operand; an annotation decides otherwise",
+                      p->m->mesh.name[axis], t->dim[d].label, t->dim[e].label, t->dim[d].label);
+    }
+}
+
 /* Before the last level an axis that two dims of a tensor want is given to neither: a neighbour may know better. */
 static bool step(Propagation *p, const Node *n, bool last) {
     int nf = n->rule->nfactor;
@@ -265,7 +340,10 @@ static bool step(Propagation *p, const Node *n, bool last) {
                 AxisList want = factors_join(n->rule, &p->m->mesh, &dims[d], merged);
                 for (int i = 0; !last && i < want.n; i++)
                     if (contended(n, dims, t->rank, d, want.at[i], merged)) want.n = (uint8_t)i;
-                changed |= extend(p, t, d, &want);
+                int before = t->dim[d].axes.n;
+                if (!extend(p, t, d, &want)) continue;
+                record_step(p, n, t, term, d, before, merged, source);
+                changed = true;
             }
     }
     return changed;
@@ -292,6 +370,16 @@ static void settle(const Propagation *p, Type *t, int tensor) {
     }
 }
 
+static void settle_origins(const Propagation *p) {
+    for (int i = 0; i < origins_count(p->origins); i++) {
+        OriginTensor *t = origins_at(p->origins, i);
+        t->root = find(p, i);
+        t->type = t->asked;
+        for (int d = 0; d < t->type.rank; d++) t->type.dim[d].axes = class_type(p, i)->dim[d].axes;
+    }
+    origins_finish(p->origins);
+}
+
 static void settle_block(const Propagation *p, Block *b) {
     for (int i = 0; i < b->args.n; i++) settle(p, &b->args.at[i]->type, b->args.at[i]->id);
     for (Inst *in = b->first; in != NULL; in = in->next) {
@@ -314,15 +402,26 @@ static void drop_annotation(Inst *in, void *ctx) {
     inst_remove(in);
 }
 
+static void number_all(Propagation *p) {
+    const Module *m = p->m;
+    for (int i = 0; i < m->vars.n; i++) {
+        Var *v = m->vars.at[i];
+        v->id = add_tensor(p, &v->type, &(OriginTensor){.var = v, .name = v->path, .loc = v->loc});
+    }
+    for (int i = 0; i < m->funcs.n; i++) number_values(p, m->funcs.at[i], m->funcs.at[i]->body);
+}
+
 bool pass_propagate(Module *m, PassCtx *ctx) {
-    Propagation p = {.m = m, .a = ctx->scratch};
-    for (int i = 0; i < m->vars.n; i++) m->vars.at[i]->id = add_tensor(&p, &m->vars.at[i]->type);
-    for (int i = 0; i < m->funcs.n; i++) number_values(&p, m->funcs.at[i]->body);
+    Propagation p = {.m = m, .a = ctx->scratch, .origins = ctx->opt == NULL ? NULL : ctx->opt->origins};
+    origins_keep(p.origins, m);
+    number_all(&p);
     for (int i = 0; i < m->funcs.n; i++) find_updates(&p, m->funcs.at[i]->body);
     for (int i = 0; i < m->funcs.n; i++) add_nodes(&p, m->funcs.at[i]->body);
     run(&p);
     for (int i = 0; i < m->vars.n; i++) settle(&p, &m->vars.at[i]->type, m->vars.at[i]->id);
     for (int i = 0; i < m->funcs.n; i++) settle_block(&p, m->funcs.at[i]->body);
+    settle_origins(&p);
+    if (origins_warns(p.origins)) warn_replicated(m);
     module_walk(m, drop_annotation, NULL);
     return true;
 }

@@ -21,11 +21,17 @@ typedef struct Source {
     size_t bytes;
 } Source;
 
+typedef struct Warning {
+    Loc loc;
+    const char *text;
+} Warning;
+
 static struct {
     Arena *arena;
     VEC(Source) sources; /* file numbers are positions + 1 */
+    VEC(Warning) warnings;
     int errors;
-    bool muted; /* the last error was beyond the limit: so are its notes */
+    bool muted; /* the last message was beyond the limit, or said before: so are its notes */
     const char *phase;
     void (*on_bug)(void);
 } diag;
@@ -80,40 +86,57 @@ Loc loc_join(Loc a, Loc b) {
     return (Loc){a.file, a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
 }
 
-static const char *colour(const char *code) {
+static const char *colour(FILE *out, const char *code) {
     static int on = -1;
     if (on < 0) on = isatty(STDERR_FILENO) && getenv("NO_COLOR") == NULL;
-    return on ? code : "";
+    return on && out == stderr ? code : "";
 }
 
 /* The source line of the location and an underline. Tabs are copied below themselves, and bytes that continue a UTF-8
  * character take no column, so that the marks stand under what they mark. */
-static void print_source(Loc loc) {
+static void print_source(FILE *out, Loc loc) {
     const Source *s = source_of(loc.file);
     size_t begin = loc.begin < s->bytes ? loc.begin : s->bytes, from = begin, to = begin;
     while (from > 0 && s->text[from - 1] != '\n') from--;
     while (to < s->bytes && s->text[to] != '\n') to++;
     if (begin - from > LONGEST_LINE) from = begin - LONGEST_LINE / 2;
     if (to - from > LONGEST_LINE) to = from + LONGEST_LINE;
-    fputs("    ", stderr);
+    fputs("    ", out);
     for (size_t i = from; i < to; i++)
-        fputc((unsigned char)s->text[i] < ' ' && s->text[i] != '\t' ? ' ' : s->text[i], stderr);
-    fprintf(stderr, "\n    ");
+        fputc((unsigned char)s->text[i] < ' ' && s->text[i] != '\t' ? ' ' : s->text[i], out);
+    fprintf(out, "\n    ");
     for (size_t i = from; i < begin; i++)
-        if (((unsigned char)s->text[i] & 0xc0) != 0x80) fputc(s->text[i] == '\t' ? '\t' : ' ', stderr);
-    fprintf(stderr, "%s^", colour("\033[1;32m"));
+        if (((unsigned char)s->text[i] & 0xc0) != 0x80) fputc(s->text[i] == '\t' ? '\t' : ' ', out);
+    fprintf(out, "%s^", colour(out, "\033[1;32m"));
     for (size_t i = begin + 1; i < to && i < loc.end; i++)
-        if (((unsigned char)s->text[i] & 0xc0) != 0x80) fputc('~', stderr);
-    fprintf(stderr, "%s\n", colour("\033[0m"));
+        if (((unsigned char)s->text[i] & 0xc0) != 0x80) fputc('~', out);
+    fprintf(out, "%s\n", colour(out, "\033[0m"));
 }
 
-static void print_message(Loc loc, const char *kind, const char *tint, const char *fmt, va_list args) {
+static void print_message(FILE *out, Loc loc, const char *kind, const char *tint, const char *fmt, va_list args) {
     bool has = source_of(loc.file) != NULL;
-    fprintf(stderr, "%s%s: %s%s%s: ", colour("\033[1m"), has ? diag_where(loc) : "moecc", colour(tint), kind,
-            colour("\033[0m"));
-    vfprintf(stderr, fmt, args);
-    fputc('\n', stderr);
-    if (has) print_source(loc);
+    fprintf(out, "%s%s: %s%s%s: ", colour(out, "\033[1m"), has ? diag_where(loc) : "moecc", colour(out, tint), kind,
+            colour(out, "\033[0m"));
+    vfprintf(out, fmt, args);
+    fputc('\n', out);
+    if (has) print_source(out, loc);
+}
+
+/* Whether it was given before; if not it is remembered. */
+static bool warned(Loc loc, const char *fmt, va_list args) {
+    if (diag.arena == NULL) diag.arena = arena_new();
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    char *text = arena_alloc(diag.arena, (size_t)n + 1);
+    vsnprintf(text, (size_t)n + 1, fmt, args);
+    for (int i = 0; i < diag.warnings.n; i++) {
+        const Warning *w = &diag.warnings.at[i];
+        if (w->loc.file == loc.file && w->loc.begin == loc.begin && strcmp(w->text, text) == 0) return true;
+    }
+    vec_push(diag.arena, diag.warnings, ((Warning){loc, text}));
+    return false;
 }
 
 void diag_error(Loc loc, const char *fmt, ...) {
@@ -123,24 +146,34 @@ void diag_error(Loc loc, const char *fmt, ...) {
     if (diag.muted) return;
     va_list args;
     va_start(args, fmt);
-    print_message(loc, "error", "\033[31m", fmt, args);
+    print_message(stderr, loc, "error", "\033[31m", fmt, args);
     va_end(args);
 }
 
 void diag_warn(Loc loc, const char *fmt, ...) {
-    diag.muted = diag.errors > DIAG_LIMIT;
-    if (diag.muted) return;
     va_list args;
     va_start(args, fmt);
-    print_message(loc, "warning", "\033[35m", fmt, args);
+    diag.muted = diag.errors > DIAG_LIMIT || diag.warnings.n == DIAG_LIMIT || warned(loc, fmt, args);
     va_end(args);
+    if (diag.muted) return;
+    va_start(args, fmt);
+    print_message(stderr, loc, "warning", "\033[35m", fmt, args);
+    va_end(args);
+    if (diag.warnings.n == DIAG_LIMIT) fprintf(stderr, "moecc: more warnings are not shown\n");
 }
 
 void diag_note(Loc loc, const char *fmt, ...) {
     if (diag.muted) return;
     va_list args;
     va_start(args, fmt);
-    print_message(loc, "note", "\033[36m", fmt, args);
+    print_message(stderr, loc, "note", "\033[36m", fmt, args);
+    va_end(args);
+}
+
+void diag_show(FILE *out, Loc loc, const char *kind, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    print_message(out, loc, kind, "", fmt, args);
     va_end(args);
 }
 
@@ -153,6 +186,8 @@ void diag_reset(void) {
     diag.arena = NULL;
     diag.sources.at = NULL;
     diag.sources.n = diag.sources.cap = 0;
+    diag.warnings.at = NULL;
+    diag.warnings.n = diag.warnings.cap = 0;
     diag.errors = 0;
     diag.muted = false;
     diag.phase = NULL;

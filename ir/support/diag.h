@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 typedef struct Loc {
     uint32_t file;       /* 0: no location */
@@ -28,10 +29,13 @@ const char *diag_where(Loc loc);
 /* The smallest range that holds both. */
 Loc loc_join(Loc a, Loc b);
 
-/* file:line:col: error: …, the source line, an underline. Notes belong to the error before them. */
+/* file:line:col: error: …, the source line, an underline. Notes belong to the error or warning before them. A warning
+ * is given once: what is lowered twice (an entry and its gradient, a layer in a loop) says it once. */
 void diag_error(Loc loc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void diag_warn(Loc loc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void diag_note(Loc loc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same form as a product, not a complaint: to `out`, without colours, counted nowhere. */
+void diag_show(FILE *out, Loc loc, const char *kind, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 int diag_errors(void);
 void diag_reset(void);
 
