@@ -22,13 +22,13 @@ typedef struct Diff {
 
 static const char *change(const Diff *d, double before, double after) {
     if (before == after) return "";
-    if (before == 0) return "new";
-    if (after == 0) return "gone";
-    return arena_printf(d->arena, "%+.1f%%", (after / before - 1) * 100);
+    if (before == 0) return "  new";
+    if (after == 0) return "  gone";
+    return arena_printf(d->arena, "  %+.1f%%", (after / before - 1) * 100);
 }
 
 static void line(Diff *d, const char *what, double before, double after) {
-    str_addf(&d->s, "  %-32s %14.0f %14.0f  %s\n", what, before, after, change(d, before, after));
+    str_addf(&d->s, "  %-32s %14.0f %14.0f%s\n", what, before, after, change(d, before, after));
 }
 
 /* ---- variables --------------------------------------------------------------------------------------------------- */
@@ -96,7 +96,7 @@ static void diff_func(Diff *d, const FuncPlan *a, const FuncPlan *b) {
              b == NULL ? 0 : (double)b->func->arena_bytes);
     line(d, "FLOP", x->flops, y->flops);
     double before = (x->compute + x->communication) * 1e3, after = (y->compute + y->communication) * 1e3;
-    str_addf(&d->s, "  %-32s %14.4g %14.4g  %s\n", "predicted ms", before, after, change(d, before, after));
+    str_addf(&d->s, "  %-32s %14.4g %14.4g%s\n", "predicted ms", before, after, change(d, before, after));
 }
 
 char *plan_diff(const Module *m, const Module *n, const Topology *t, Arena *a) {

@@ -29,7 +29,7 @@ static char *report(Arena *a, const char *topology, bool json) {
     const char *error = NULL;
     const Topology *t = topology_load(a, topology, &error);
     assert_non_null(t);
-    return plan_report(m, t, json, a);
+    return plan_report(m, t, NULL, json, a);
 }
 
 static void has(const char *text, const char *part) {
@@ -44,8 +44,10 @@ static void text_names_every_cost(void **state) {
     has(text, "  y               4  within one package\n");
     has(text, "           384  param w: f32[L:3, K:16@y, N:8]\n");
     has(text, "           388  all variables\n");
-    has(text, "           256       1  all_gather (x)                  machine     p.ir:7:3 a\n");
-    has(text, "           384       3  all_reduce (y)                  package     p.ir:12:5 p\n");
+    has(text, "           256       1  all_gather (x)                  machine     p.ir:7:3 a\n"
+              "                argument a gives B@x; result r takes whole\n");
+    has(text, "           384       3  all_reduce (y)                  package     p.ir:12:5 p\n"
+              "                einsum gives terms of the sum over K@y; the loop's next turn takes whole\n");
     has(text, "  receives 1408 bytes, computes 1536 FLOP\n");
     assert_null(strstr(text, "would save"));
     /* On this machine neighbours along y are far apart, and moving x inwards costs less than it saves. */
