@@ -3,7 +3,7 @@
  * The buffers of a planned function and their lifetimes are found again as plan.c found them (plan_places.c). The sum
  * of those that live is taken at the start of each, where alone it can grow, and the largest is kept with its buffers.
  * The arena is as large as that sum or larger: by gaps between buffers, and by the rounding of offsets.
- * Before: PLANNED. After: Value.id is changed and nothing else. Cost: buffers log buffers. */
+ * Before: PLANNED; a copy, since finding places may change a module. Cost: buffers log buffers. */
 #include <limits.h>
 #include <stdlib.h>
 
@@ -82,7 +82,7 @@ static void name_block(Naming *n, const Block *b) {
     }
 }
 
-Peak peak_of(const Module *m, const Func *f, Arena *a) {
+Peak peak_of(Module *m, const Func *f, Arena *a) {
     Plan plan = {.m = m, .f = f, .arena = a};
     Peak peak = {.loc = f->loc};
     for (int i = 0; i < m->vars.n; i++) m->vars.at[i]->id = i;

@@ -49,8 +49,9 @@ Survey survey_plan(const Module *m, const Topology *topo, const Origins *origins
     for (int i = 0; i < m->funcs.n; i++) {
         r.plan[i].func = m->funcs.at[i];
         survey_block(&r, &r.plan[i], m->funcs.at[i]->body, 1, 0);
-        if (m->phase >= PHASE_PLANNED) r.plan[i].peak = peak_of(m, m->funcs.at[i], a);
     }
+    Module *copy = m->phase >= PHASE_PLANNED ? module_clone(m, a) : NULL;
+    for (int i = 0; copy != NULL && i < m->funcs.n; i++) r.plan[i].peak = peak_of(copy, copy->funcs.at[i], a);
     return r;
 }
 

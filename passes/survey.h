@@ -42,8 +42,8 @@ typedef struct Peak {
     Loc loc;           /* of the instruction that runs then */
 } Peak;
 
-/* What lives when most lives; from PLANNED on. Variables are not among the rows. */
-Peak peak_of(const Module *m, const Func *f, Arena *a);
+/* What lives when most lives; from PLANNED on. Variables are not among the rows. The module is the caller's to lose. */
+Peak peak_of(Module *m, const Func *f, Arena *a);
 
 typedef struct FuncPlan {
     const Func *func;
