@@ -22,6 +22,7 @@ static Value *copy_value(Copying *c, Value *old, Values *values) {
     Value *v = value_new(c->to, &old->type);
     v->index = old->index;
     v->name = copy_name(old->name);
+    v->loc = old->loc;
     v->offset = old->offset;
     old->id = values->n;
     vec_push(c->to->arena, *values, v);

@@ -262,6 +262,8 @@ static void show_alternatives(const Explaining *e, FILE *out, const Meeting *m, 
     fprintf(out, "with both it receives %.0f bytes and takes %.4g ms; cheapest: ", now->received, seconds * 1e3);
     if (seconds <= giver.seconds && seconds <= taker.seconds)
         fputs("both\n", out);
+    else if (giver.seconds == taker.seconds)
+        fputs("one of the two, either\n", out);
     else
         fprintf(out, "only what is asked at %s\n",
                 diag_where(giver.seconds < taker.seconds ? c->taker_at : c->giver_at));
@@ -272,8 +274,8 @@ static void show_meeting(Explaining *e, const Meeting *m, const FuncPlan *now) {
     bool two = c->giver_known && c->taker_known && !same_loc(c->giver_at, c->taker_at);
     Sheet s;
     sheet_open(&s);
-    diag_show(s.file, m->row->inst->loc, "note", "%s meets another sharding here: %s gives %s; %s takes %s", e->name,
-              c->giver, c->given, c->taker, c->taken);
+    diag_show(s.file, m->row->inst->loc, "note", "%s meets another sharding here: %s gives %s; %s takes %s",
+              c->from->name == NULL ? "a value" : c->from->name, c->giver, c->given, c->taker, c->taken);
     if (c->giver_known) diag_show(s.file, c->giver_at, "note", "%s is required by this annotation", c->given);
     if (c->taker_known) diag_show(s.file, c->taker_at, "note", "%s is required by this annotation", c->taken);
     fprintf(s.file, "chosen: %s, %.0f bytes received by each device", m->moves, m->bytes);
@@ -284,6 +286,8 @@ static void show_meeting(Explaining *e, const Meeting *m, const FuncPlan *now) {
 }
 
 static bool concerns(const Explaining *e, const Crossing *c) {
+    for (int i = 0; c->user != NULL && i < c->user->nout; i++)
+        if (c->user->out[i]->name != NULL && strcmp(c->user->out[i]->name, e->name) == 0) return true;
     const Value *v = origins_known(c->from);
     if (v->name != NULL && strcmp(v->name, e->name) == 0) return true;
     if (c->from->name != NULL && strcmp(c->from->name, e->name) == 0) return true;
@@ -306,8 +310,11 @@ static void explain_meetings(Explaining *e) {
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-static bool is_read(const OriginTensor *t) {
-    return t->value != NULL && t->value->def != NULL && t->value->def->op == OP_read;
+/* A read of a variable, or an annotation that came true: shown already. */
+static bool is_shown(const Explaining *e, const OriginTensor *t) {
+    if (t->value != NULL && t->value->def != NULL && t->value->def->op == OP_read) return true;
+    const OriginTensor *same = t->same < 0 ? NULL : origins_at(e->o, t->same);
+    return same != NULL && strcmp(same->name, t->name) == 0 && type_same_sharding(&same->type, &t->type);
 }
 
 char *explain_sharding(const Module *m, const Topology *t, const Origins *origins, const char *name, Arena *a) {
@@ -316,7 +323,7 @@ char *explain_sharding(const Module *m, const Topology *t, const Origins *origin
         const OriginTensor *tensor = origins_at(origins, i);
         if (tensor->name == NULL) continue;
         vec_push(a, e.names, tensor->name);
-        if (strcmp(tensor->name, name) == 0 && !is_read(tensor) && !tensor->borrowed) explain_tensor(&e, i);
+        if (strcmp(tensor->name, name) == 0 && !is_shown(&e, tensor)) explain_tensor(&e, i);
     }
     if (e.sections.n == 0) {
         const char *near = str_nearest(name, e.names.at, e.names.n);

@@ -45,7 +45,9 @@ bool origins_warns(const Origins *o) {
 }
 
 void origins_tensor(Origins *o, const OriginTensor *t) {
-    if (o != NULL) vec_push(o->arena, o->tensor, *t);
+    if (o == NULL) return;
+    vec_push(o->arena, o->tensor, *t);
+    o->tensor.at[o->tensor.n - 1].same = -1;
 }
 
 OriginTensor *origins_at(const Origins *o, int tensor) {
@@ -73,9 +75,8 @@ void origins_annotated(Origins *o, const Value *x, int tensor) {
     vec_push(o->arena, o->annotated, ((Annotated){x, tensor}));
     OriginTensor *from = &o->tensor.at[x->id], *to = &o->tensor.at[tensor];
     if (to->name == NULL) to->name = from->name;
-    if (from->name != NULL) return;
-    from->name = to->name;
-    from->borrowed = true;
+    if (from->name == NULL) from->name = to->name;
+    to->same = x->id;
 }
 
 void origins_keep(Origins *o, const Module *m) {
@@ -149,7 +150,7 @@ static const Value *bringer(const Value *v, Label label, int axis) {
     for (int i = 0; v->def != NULL && i < v->def->nin; i++) {
         Label theirs = split_label(&v->def->in[i]->type, axis);
         if (theirs != NULL && theirs == label) return v->def->in[i];
-        if (theirs != NULL && any == NULL) any = v->def->in[i];
+        if (any == NULL && (theirs != NULL || axes_has(&v->def->in[i]->type.partial, axis))) any = v->def->in[i];
     }
     return any;
 }

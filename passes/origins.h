@@ -19,11 +19,11 @@ typedef struct OriginTensor {
     const Var *var;
     const Func *func; /* NULL: a variable */
     const char *name; /* NULL: none */
-    bool borrowed;    /* the name is that of an annotation of it */
     Loc loc;
     Type type;  /* with the final wishes */
     Type asked; /* as annotated: what is pinned is the user's */
     int root;
+    int same;        /* an `annotate`: the tensor that it annotates; -1 */
     VEC(Origin) why; /* of roots */
 } OriginTensor;
 

@@ -7,6 +7,7 @@
 /* Two shardings of one value that meet: what a run of collectives stands between. */
 typedef struct Crossing {
     const Value *from, *to;    /* before the first move and after the last */
+    const Inst *user;          /* the first to use it then, NULL: none in the block */
     const char *giver, *taker; /* "einsum", "param w", "result y" */
     const char *given, *taken; /* the shardings: "E@expert B@data", "whole" */
     bool giver_known, taker_known;

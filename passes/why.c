@@ -185,6 +185,7 @@ Crossing crossing_of(const Module *m, const Origins *o, const Func *f, const Ins
     while (c.from->def != NULL && is_move(c.from->def)) c.from = c.from->def->in[0];
     Taker t = find_taker(move->parent, move->out[0]);
     c.to = t.to;
+    c.user = t.inst;
     c.giver = giver_text(c.from, a);
     c.taker = taker_text(f, move->parent, &t, a);
     c.given = sharding_text(&m->mesh, c.from, a);
@@ -195,6 +196,9 @@ Crossing crossing_of(const Module *m, const Origins *o, const Func *f, const Ins
         if (!c.giver_known && given >> axis & 1) c.giver_known = origins_giver(o, c.from, axis, &c.giver_at);
         if (!c.taker_known && taken >> axis & 1) c.taker_known = taker_annotation(o, &c, &t, axis, &c.taker_at);
     }
+    /* It takes the value whole along an axis that splits something else of it. */
+    for (int axis = 0; axis < m->mesh.n; axis++)
+        if (!c.taker_known && given >> axis & 1) c.taker_known = taker_annotation(o, &c, &t, axis, &c.taker_at);
     return c;
 }
 

@@ -44,10 +44,12 @@ static void text_names_every_cost(void **state) {
     has(text, "  y               4  within one package\n");
     has(text, "           384  param w: f32[L:3, K:16@y, N:8]\n");
     has(text, "           388  all variables\n");
-    has(text, "           256       1  all_gather (x)                  machine     p.ir:7:3 a\n"
-              "                argument a gives B@x; result r takes whole\n");
-    has(text, "           384       3  all_reduce (y)                  package     p.ir:12:5 p\n"
-              "                einsum gives terms of the sum over K@y; the loop's next turn takes whole\n");
+    has(text,
+        "           256       1  all_gather (x)                  machine     p.ir:7:3 a\n"
+        "                argument a gives B@x; the loop takes whole\n");
+    has(text,
+        "           384       3  all_reduce (y)                  package     p.ir:12:5 p\n"
+        "                einsum gives terms of the sum over K@y; the loop's next turn takes whole\n");
     has(text, "  receives 1408 bytes, computes 1536 FLOP\n");
     assert_null(strstr(text, "would save"));
     /* On this machine neighbours along y are far apart, and moving x inwards costs less than it saves. */
@@ -77,6 +79,12 @@ static void json_says_the_same(void **state) {
     assert_string_equal(json_string_value(at(reduce, "level")), "package");
     assert_int_equal(json_integer_value(at(reduce, "bytes")), 384);
     assert_int_equal(json_integer_value(at(reduce, "times")), 3);
+    const json_t *why = at(reduce, "why");
+    assert_string_equal(json_string_value(at(why, "giver")), "einsum");
+    assert_string_equal(json_string_value(at(why, "gives")), "terms of the sum over K@y");
+    assert_string_equal(json_string_value(at(why, "takes")), "whole");
+    assert_true(json_is_null(at(why, "giver_annotated")));
+    assert_true(json_is_null(at(f, "peak")));
     assert_true(json_number_value(at(at(f, "seconds"), "total")) > 0);
     json_decref(j);
     arena_free(a);
