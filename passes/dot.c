@@ -96,8 +96,9 @@ static void add_block(Dot *d, const Block *b, int depth);
 
 static void add_loop(Dot *d, const Inst *in, int depth) {
     Block *body = in->body;
-    str_addf(&d->s, "  subgraph cluster_%d {\n  label=\"loop %s, %lld times\";\n", d->nodes,
-             in->at.label == NULL ? "" : in->at.label, (long long)in->at.trip);
+    str_addf(&d->s, "  subgraph cluster_%d {\n  label=\"loop ", d->nodes);
+    add_escaped(&d->s, in->at.label == NULL ? "" : in->at.label);
+    str_addf(&d->s, ", %lld times\";\n", (long long)in->at.trip);
     for (int i = 0; i < body->args.n; i++) {
         const char *name = body->args.at[i]->name;
         give(d, body->args.at[i], add_node(d, name == NULL ? "argument" : name, NULL, NULL));

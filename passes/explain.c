@@ -318,6 +318,10 @@ static bool is_shown(const Explaining *e, const OriginTensor *t) {
 }
 
 char *explain_sharding(const Module *m, const Topology *t, const Origins *origins, const char *name, Arena *a) {
+    if (origins_count(origins) == 0) {
+        diag_error((Loc){0}, "shardings are explained from the source, or from an .ir before propagate");
+        return NULL;
+    }
     Explaining e = {.m = m, .topo = t, .o = origins, .name = name, .arena = a};
     for (int i = 0; i < origins_count(origins); i++) {
         const OriginTensor *tensor = origins_at(origins, i);

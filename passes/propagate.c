@@ -306,8 +306,8 @@ static void record_step(Propagation *p, const Node *n, const Type *t, int term, 
         int e = loser(n, dims, t, d, axis, merged);
         if (e >= 0 && origins_warns(p->origins))
             diag_warn(n->loc,
-                      "the mesh axis %s would split both %s and %s here: it splits %s, as in the larger "
-                      "operand; an annotation decides otherwise",
+                      "the mesh axis %s would split both %s and %s here: it splits %s, as the larger "
+                      "tensor asks; an annotation decides otherwise",
                       p->m->mesh.name[axis], t->dim[d].label, t->dim[e].label, t->dim[d].label);
     }
 }
