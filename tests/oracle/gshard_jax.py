@@ -109,7 +109,7 @@ def loss(params, text):
             x = x + jax.nn.relu(h @ params[p + "mlp.wi"]) @ params[p + "mlp.wo"]
     z = rms(x, params["ln.weight"]) @ params["emb"].T
     nll = -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z, -1), text[:, 1:, None], -1))
-    return nll + 0.01 * aux / (L // 2)
+    return nll + 0.01 * E * E * aux / (L // 2)
 
 
 def start(rng):
