@@ -21,6 +21,7 @@ typedef struct Train {
     const Ast *node;
     VEC(Group) groups;
     Val clip; /* none: unbounded */
+    Val ema;  /* none: no running mean is kept */
     VEC(Slot *) slots;
     VEC(const Group *) of; /* parallel to slots */
 } Train;
@@ -35,6 +36,16 @@ static bool set_clip(Lower *lo, Train *t, const Ast *value) {
     if (t->clip.kind != VAL_none && t->clip.num != v.num)
         return fail(lo, value->loc, "`clip` holds for all gradients together and is given once"), false;
     t->clip = v;
+    return true;
+}
+
+static bool set_ema(Lower *lo, Train *t, const Ast *value) {
+    Val v = expr_eval(lo, value);
+    if (val_is_error(v)) return false;
+    if (v.kind != VAL_num || v.vec != NULL || !(v.num > 0 && v.num < 1))
+        return fail(lo, value->loc, "`ema` is a number between 0 and 1, found %s", val_describe(lo, v)), false;
+    if (t->ema.kind != VAL_none) return fail(lo, value->loc, "`ema` is given twice"), false;
+    t->ema = v;
     return true;
 }
 
@@ -75,10 +86,11 @@ static bool group_eval(Lower *lo, Train *t, const Ast *node) {
 static bool words_eval(Lower *lo, Train *t, const Ast *words) {
     for (int i = 0; i < words->n; i++) {
         const Ast *w = words->at[i];
-        const char *known[] = {"clip"};
-        if (strcmp(w->name, "clip") != 0)
-            return fail(lo, w->loc, "`%s` is not supported%s", w->name, suggest(lo, w->name, 1, known)), false;
-        if (!set_clip(lo, t, w->at[0])) return false;
+        const char *known[] = {"clip", "ema"};
+        bool clip = strcmp(w->name, "clip") == 0;
+        if (!clip && strcmp(w->name, "ema") != 0)
+            return fail(lo, w->loc, "`%s` is not supported%s", w->name, suggest(lo, w->name, 2, known)), false;
+        if (clip ? !set_clip(lo, t, w->at[0]) : !set_ema(lo, t, w->at[0])) return false;
     }
     return true;
 }
@@ -176,18 +188,34 @@ static void clip_gradients(Lower *lo, const Train *t, Value *norm, int n, Value 
     }
 }
 
-/* Calls the optimizer and writes the parameter that it returns. */
-static bool update(Lower *lo, Slot *s, const Group *g, Value *gradient) {
-    const char *path = intern_printf("opt.%s", s->var->path);
+/* A function of one parameter, in a scope that begins with `head` and ends in the parameter's path. */
+static Val call_for(Lower *lo, const Slot *s, const char *head, Decl *fn, int n, const Actual *actual, Loc loc) {
+    const char *path = intern_printf("%s.%s", head, s->var->path);
     Scope scope = {.outer = lo->scope, .path = path, .pattern = path}, *outer = lo->scope;
+    lo->scope = &scope;
+    lo->stack_like = s->var;
+    Val v = call_function(lo, fn, n, actual, loc, true);
+    lo->stack_like = NULL;
+    lo->scope = outer;
+    return v;
+}
+
+/* The running mean of the parameter, which `x` is from now on. */
+static bool keep_mean(Lower *lo, const Train *t, const Slot *s, Value *x) {
+    Decl *fn = source_find(lo->call->unit, intern("running_mean"));
+    Loc loc = t->node->loc;
+    if (t->ema.kind == VAL_none) return true;
+    if (fn == NULL || fn->node->kind != AST_fn) return fail(lo, loc, "`ema` needs a function `running_mean`"), false;
+    Actual actual[] = {{NULL, val_tensor(x), loc}, {NULL, val_tensor(s->whole), loc}, {NULL, t->ema, loc}};
+    return !val_is_error(call_for(lo, s, "ema", fn, 3, actual, loc));
+}
+
+/* Calls the optimizer and writes the parameter that it returns. */
+static bool update(Lower *lo, const Train *t, Slot *s, const Group *g, Value *gradient) {
     Loc loc = g->node->loc;
     g->actual[0] = (Actual){NULL, val_tensor(s->whole), loc};
     g->actual[1] = (Actual){NULL, val_tensor(gradient), loc};
-    lo->scope = &scope;
-    lo->stack_like = s->var;
-    Val v = call_function(lo, g->fn, g->n, g->actual, loc, true);
-    lo->stack_like = NULL;
-    lo->scope = outer;
+    Val v = call_for(lo, s, "opt", g->fn, g->n, g->actual, loc);
     if (val_is_error(v)) return false;
     LabelList order = type_labels(&s->var->type);
     bool fits = v.kind == VAL_tensor && v.t->type.dtype == s->var->type.dtype && v.t->type.rank == order.n &&
@@ -198,7 +226,8 @@ static bool update(Lower *lo, Slot *s, const Group *g, Value *gradient) {
         return false;
     }
     Value *x = type_permute(lo, v.t, &order);
-    return emit(lo, OP_write, 1, &x, &(Attrs){.var = s->var}, NULL, loc) != NULL;
+    if (emit(lo, OP_write, 1, &x, &(Attrs){.var = s->var}, NULL, loc) == NULL) return false;
+    return keep_mean(lo, t, s, x);
 }
 
 static bool evaluate(Lower *lo, Train *t) {
@@ -212,7 +241,7 @@ static bool evaluate(Lower *lo, Train *t) {
 Value *train_step(Lower *lo, const Ast *node) {
     Unit *unit = source_train_unit(lo);
     Call *outer = lo->call, top = {.unit = unit};
-    Train t = {.node = node, .clip = val_none()};
+    Train t = {.node = node, .clip = val_none(), .ema = val_none()};
     Value *norm = NULL;
     lo->call = &top;
     Inst *grad = unit != NULL && evaluate(lo, &t) ? emit_grad(lo, &t) : NULL;
@@ -221,7 +250,7 @@ Value *train_step(Lower *lo, const Ast *node) {
         Value **g = arena_copy(lo->a, grad->out, sizeof *g * (size_t)grad->nout);
         if (t.clip.kind != VAL_none) clip_gradients(lo, &t, norm, grad->nout, g);
         for (int i = 0; i < t.slots.n && norm != NULL; i++)
-            if (!update(lo, t.slots.at[i], t.of.at[i], g[i])) norm = NULL;
+            if (!update(lo, &t, t.slots.at[i], t.of.at[i], g[i])) norm = NULL;
     }
     lo->call = outer;
     return norm;

@@ -113,7 +113,9 @@ Team *command_team(const MoeProgram *p, const Options *o, Error *e) {
     if (!t) return NULL;
     unsigned which = o->weights || o->resume ? VARS_states : VARS_states | VARS_params; /* the rest is read */
     bool ok = vars_init(t, (uint32_t)o->seed, which) || error_set(e, "%s", t->error.text);
-    if (ok && o->weights) ok = weights_load(t, o->weights, &(Part){NULL, o->nweights_of, o->weights_of, false}, e);
+    if (ok && o->weights)
+        ok = weights_load(t, o->weights, &(Part){.nwithout = o->nweights_of, .without = o->weights_of}, e);
+    if (ok && o->ema) ok = o->weights ? means_load(t, o->weights, e) : error_set(e, "--ema needs --weights DIR");
     for (int i = 0; ok && i < o->nweights_of; i++) ok = weights_of(t, o->weights_of[i], e);
     if (ok) return t;
     team_free(t);

@@ -214,3 +214,10 @@ bool weights_load(Team *t, const char *path, const Part *part, Error *e) {
     free(meta);
     return ok && load_dir(t, path, true, part, e);
 }
+
+bool means_load(Team *t, const char *path, Error *e) {
+    char *states = inside(path, names[1]);
+    bool ok = vars_load(t, states, VARS_params, true, &(Part){.lenient = true, .mean = true}, e);
+    free(states);
+    return ok;
+}

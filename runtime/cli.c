@@ -51,6 +51,7 @@ static const struct Option {
      "a safetensors file or a checkpoint"},
     {"--weights-of", "NAME=PATH", OPTION_list, AT(weights_of), TRAIN | EVAL | GENERATE | RUN | BENCH, 0, 0,
      "the same, of what the source imports as NAME; once for each"},
+    {"--ema", "", OPTION_flag, AT(ema), EVAL | GENERATE | RUN, 0, 0, "with the running means of the parameters"},
     {"--prompt", "TEXT", OPTION_word, AT(prompt), GENERATE, 0, 0, "what to continue"},
     {"--max-tokens", "N", OPTION_int, AT(max_tokens), GENERATE, 1, INT32_MAX, "tokens to generate (200)"},
     {"--temperature", "X", OPTION_number, AT(temperature), GENERATE, 0, 100, "0: always the likeliest token (1)"},

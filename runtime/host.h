@@ -101,6 +101,7 @@ typedef struct Part {
     int nwithout;
     const char *const *without; /* "teacher", or "teacher=FILE" */
     bool lenient;               /* the file may hold more */
+    bool mean;                  /* the running means that `ema` keeps, of a file of states */
 } Part;
 
 /* Values from a file. Every parameter (state) asked for must be there with its shape, and nothing else; NaN is an
@@ -120,6 +121,8 @@ bool checkpoint_save(Team *t, const char *dir, const Meta *m, Error *e);
 bool checkpoint_load(Team *t, const char *dir, Meta *m, Error *e);
 /* A file, or a checkpoint's directory (its states too, where it has them). */
 bool weights_load(Team *t, const char *path, const Part *part, Error *e);
+/* Then, of a checkpoint's directory: each parameter that has a running mean there becomes it. */
+bool means_load(Team *t, const char *path, Error *e);
 
 /* ---- text (text.c) ------------------------------------------------------------------------------------------ */
 
@@ -148,6 +151,7 @@ typedef struct Options {
     const char *weights_of[MAX_INPUTS]; /* name=PATH */
     int nweights_of;
     bool train; /* run, bench: a training function */
+    bool ema;   /* parameters are their running means */
     int64_t devices, workers, steps, seed, max_tokens, top_k, save_every, stop_at, repeat;
     double seconds, temperature;
 } Options;

@@ -115,6 +115,13 @@ static bool part_used(const MoeProgram *p, const Part *part) {
     return false;
 }
 
+/* What the state is called that `ema` keeps of a parameter. */
+static char *mean_name(const MoeVar *v, int64_t slice) {
+    char *own = var_slice_name(v, v->t.name, slice), *name = xformat("ema.%s.mean", own);
+    free(own);
+    return name;
+}
+
 static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned which, bool optional, const Part *part,
                       LoadList *list, Error *e) {
     int64_t n = 0;
@@ -126,7 +133,7 @@ static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned
     for (int i = 0; i < p->nvars; i++) {
         const MoeVar *v = &p->vars[i];
         for (int64_t s = 0; (which & var_kind(v)) && part_has(part, v) && s < var_slices(v); s++) {
-            char *name = var_slice_name(v, v->from ? v->from : v->t.name, s);
+            char *name = part->mean ? mean_name(v, s) : var_slice_name(v, v->from ? v->from : v->t.name, s);
             StTensor *t = st_find(f, name + head);
             bool ok = t ? fits_check(path, v, t, e)
                         : optional || error_set(e, "%s: tensor '%.100s' is missing", path, name + head);
@@ -135,6 +142,7 @@ static bool list_make(const MoeProgram *p, const char *path, StFile *f, unsigned
             if (t) t->used = true, list->at[list->n++] = (Load){v, s, t};
         }
     }
+    if (part->mean && list->n == 0) return error_set(e, "%s: no running means: `train … ema 0.999` keeps them", path);
     for (int i = 0; i < f->n && !part->lenient; i++)
         if (!f->t[i].used) return error_set(e, "%s: tensor '%.100s' is not of this program", path, f->t[i].name);
     return true;
