@@ -63,7 +63,8 @@ static const struct Option {
     {"--repeat", "N", OPTION_int, AT(repeat), BENCH, 1, 1000000, "calls to time, after two to warm up (10)"},
     {"--seed", "N", OPTION_int, AT(seed), TRAIN | GENERATE | RUN | BENCH, 0, UINT32_MAX,
      "of initial values, data order, draws (0); a resumed run keeps its own"},
-    {"--devices", "N", OPTION_int, AT(devices), ALL, 1, INT32_MAX, "must be what the program was compiled for"},
+    {"--devices", "N", OPTION_int, AT(devices), ALL, 1, INT32_MAX,
+     "of all processes; must be what the program was compiled for"},
     {"--workers", "N", OPTION_int, AT(workers), ALL & ~(unsigned)INFO, 1, 1024, "threads a device (cores / devices)"},
 #undef AT
 };

@@ -18,6 +18,7 @@ enum { TAG = 1 };
 
 static MPI_Comm data, notices;
 static MPI_Request *posted; /* under way */
+static int *with;           /* whom; -1: all */
 static int nposted, room_posted;
 static char failure[MPI_MAX_ERROR_STRING + 32];
 
@@ -66,29 +67,31 @@ static void block_free(void *block) {
     free(block);
 }
 
-static MPI_Request *post(void) {
+static MPI_Request *post(int peer) {
     if (nposted == room_posted) {
         room_posted = room_posted ? 2 * room_posted : 64;
         posted = realloc(posted, (size_t)room_posted * sizeof *posted);
-        if (!posted) {
+        with = realloc(with, (size_t)room_posted * sizeof *with);
+        if (!posted || !with) {
             fputs("error: out of memory\n", stderr);
             MPI_Abort(MPI_COMM_WORLD, 1);
         }
     }
     posted[nposted] = MPI_REQUEST_NULL;
+    with[nposted] = peer;
     return &posted[nposted++];
 }
 
 static void post_send(int peer, const void *at, void *block) {
-    fine(MPI_Isend(at, 1, *(MPI_Datatype *)block, peer, TAG, data, post()));
+    fine(MPI_Isend(at, 1, *(MPI_Datatype *)block, peer, TAG, data, post(peer)));
 }
 
 static void post_receive(int peer, void *at, void *block) {
-    fine(MPI_Irecv(at, 1, *(MPI_Datatype *)block, peer, TAG, data, post()));
+    fine(MPI_Irecv(at, 1, *(MPI_Datatype *)block, peer, TAG, data, post(peer)));
 }
 
 static void post_share(const void *mine, void *all, int bytes) {
-    fine(MPI_Iallgather(mine, bytes, MPI_BYTE, all, bytes, MPI_BYTE, data, post()));
+    fine(MPI_Iallgather(mine, bytes, MPI_BYTE, all, bytes, MPI_BYTE, data, post(-1)));
 }
 
 static int settled(void) {
@@ -97,6 +100,15 @@ static int settled(void) {
     if (failure[0]) return -1;
     if (done) nposted = 0;
     return done;
+}
+
+static bool waits_for(int peer) {
+    for (int i = 0; i < nposted; i++) {
+        int done = 1;
+        if (with[i] == peer && MPI_Request_get_status(posted[i], &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done)
+            return true;
+    }
+    return false;
 }
 
 static const char *why(void) {
@@ -136,6 +148,7 @@ static const Transport transport = {
     .share = post_share,
     .settled = settled,
     .why = why,
+    .waits_for = waits_for,
     .tell = tell,
     .heard = heard,
     .end = mpi_end,

@@ -164,10 +164,13 @@ static void signal_tell(double now) {
     if (self.signal_at == 0) self.signal_at = now;
     if (now - self.signal_at < 0.5) return;
     self.said = true;
-    char operation[512];
+    char operation[512], whom[200] = "";
     operation_text(operation, sizeof operation);
-    fprintf(stderr, "rank %d on %s: told to end, and still waits for other ranks %s\n", self.self,
-            self.card[self.self].host, operation);
+    for (int r = 0, n = 0; r < self.count && n < 100; r++)
+        if (self.by->waits_for(r))
+            n += snprintf(whom + n, sizeof whom - (size_t)n, "%srank %d on %.60s", n ? ", " : "", r, self.card[r].host);
+    fprintf(stderr, "rank %d on %s: told to end, and still waits for %s %s\n", self.self, self.card[self.self].host,
+            *whom ? whom : "other ranks", operation);
     fflush(stderr);
 }
 
@@ -209,9 +212,10 @@ bool ranks_ok(Error *e) {
 
 bool ranks_any(bool mine) {
     if (self.count == 1) return mine;
-    unsigned char *all = xcalloc((size_t)self.count, 1), one = mine;
+    unsigned char *all = xcalloc((size_t)self.count + 1, 1); /* and this rank's word behind them */
+    all[self.count] = mine;
     ranks_doing("an agreement", "whether to go on");
-    self.by->share(&one, all, 1);
+    self.by->share(all + self.count, all, 1);
     bool any = false, ok = ranks_wait();
     ranks_doing(NULL, NULL);
     for (int r = 0; ok && r < self.count; r++) any |= all[r];
@@ -239,7 +243,7 @@ static const Transport *plugin_load(const char **why) {
     const Transport *(*get)(void) = NULL;
     if (lib) *(void **)(void *)&get = dlsym(lib, "moe_transport");
     const Transport *t = get ? get() : NULL;
-    *why = t ? "is of another version" : dlerror();
+    *why = t ? "it is of another version; compile the program again" : dlerror();
     return t && t->abi == TRANSPORT_ABI ? t : NULL;
 }
 
@@ -333,9 +337,12 @@ static bool all_ended(void) {
     return true;
 }
 
-/* One message: the error as it is when all ranks have it, else the first one's with its name. */
+/* One message, by the lowest rank that has come: the error as it is when all ranks have it, else the first one's with
+ * its name. */
 static void report(void) {
     int first = -1, alike = 0;
+    for (int r = 0; r < self.self; r++)
+        if (self.ended[r]) return;
     for (int r = self.count - 1; r >= 0; r--)
         if (self.ended[r] && self.notice[r].text[0]) first = r;
     if (first < 0) return;
@@ -368,7 +375,7 @@ int ranks_end(int code) {
     }
     for (int r = 0; r < self.count; r++)
         if (self.notice[r].code > code) code = self.notice[r].code;
-    if (!self.self) report();
+    report();
     if (!all_ended()) self.by->abort(code ? code : EXIT_user);
     self.by->end();
     return code;

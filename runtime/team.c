@@ -161,10 +161,7 @@ static void team_serve(Team *t, uint32_t round) {
         uint32_t heard = atomic_load(&t->bell.value);
         if (gate_reached(&t->finished, round)) return;
         bool ok = cross_ready(t) ? cross_serve(t) : (gate_nap(&t->bell, heard + 1), ranks_alive());
-        if (!ok && !atomic_load(&t->failed)) {
-            ranks_ok(&t->error);
-            atomic_store(&t->failed, true);
-        }
+        if (!ok && !atomic_exchange(&t->failed, true)) ranks_ok(&t->error);
     }
 }
 
@@ -277,9 +274,11 @@ void team_free(Team *t) {
     for (int i = 0; i < t->local * t->workers; i++)
         if (t->worker[i].thread) pthread_join(t->worker[i].thread, NULL);
     for (int i = 0; i < t->local * t->workers; i++) gemm_free(&t->worker[i]);
-    for (int d = 0; d < t->devices; d++)
+    Error ignored = {0};
+    bool quiet = ranks_ok(&ignored); /* else messages under way may still read and write there */
+    for (int d = 0; quiet && d < t->devices; d++)
         if (t->device[d].arena) munmap(t->device[d].arena, t->arena_bytes);
-    cross_plans_free(t);
+    if (quiet) cross_plans_free(t);
     coll_plans_free(t->program, t->coll);
     hwloc_topology_destroy(t->topology);
     free(t->device);

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TRANSPORT_ABI = 1 };
+enum { TRANSPORT_ABI = 2 }; /* a program may meet a newer plugin: count up at any change */
 
 typedef struct Transport {
     int abi;
@@ -29,6 +29,8 @@ typedef struct Transport {
     /* 1: all that was posted is done; 0: not yet; -1: an error, told by `why`. */
     int (*settled)(void);
     const char *(*why)(void);
+    /* Whether a message to or from that rank is still under way. */
+    bool (*waits_for)(int peer);
     /* Notices overtake posted messages. heard: the rank that one came from, -1: none. */
     void (*tell)(int peer, const void *at, int bytes);
     int (*heard)(void *at, int bytes);

@@ -221,6 +221,31 @@ def test_a_rank_that_dies_takes_the_job_down():
                                                "its own part" in lines[0]), lines
 
 
+def test_a_death_on_another_machine():
+    """A process namespace of its own hides a rank from the others as another machine does: the launcher tells them."""
+    apart = ["unshare", "--pid", "--fork"]
+    if sh([*apart, "true"], ok=False)[0] != 0:
+        print("not tested: no namespaces here")
+        return
+    argv = [lm(), "train", "--data", text_file(), "--steps=1000000"]
+    errors = os.path.join(TMP, "apart.err")
+    with open(errors, "w") as err:
+        job = subprocess.Popen([*launcher("-np", "1"), *argv, ":", "-np", "1", *apart, *argv], stdout=subprocess.PIPE,
+                               stderr=err, env={**os.environ, **ENV}, text=True)
+    try:
+        for line in job.stdout:
+            if line.startswith("step 3 "):
+                break
+        os.kill(rank_processes(os.path.realpath(lm()))[1], signal.SIGKILL)
+        began = time.monotonic()
+        job.communicate(timeout=30)
+        assert time.monotonic() - began < 5 and job.returncode != 0
+    finally:
+        job.kill()
+        job.wait()
+    assert " told to end, and still waits for rank 1 on " in open(errors).read(), open(errors).read()
+
+
 def test_a_signal_stops_all_ranks_after_a_step():
     """Only one rank gets it; all save together."""
     folder = os.path.join(TMP, "stopped")
