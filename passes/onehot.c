@@ -17,7 +17,6 @@
 #include <stdio.h>
 
 #include "passes.h"
-#include "support/intern.h"
 
 /* ---- the table of slots ---- */
 
@@ -39,11 +38,11 @@ Value *hot_number(Onehot *o, DType t, double value) {
     return build_const(&o->b, t, value);
 }
 
-static const Form *form_of(Onehot *o, Value *v) {
+const Form *form_of(Onehot *o, Value *v) {
     return hot_slot(o, v)->form;
 }
 
-static bool is_summed(const Form *f) {
+bool form_is_summed(const Form *f) {
     for (int k = 0; k < f->n; k++)
         if (f->at[k].over.n > 0) return true;
     return false;
@@ -53,7 +52,7 @@ static bool is_summed(const Form *f) {
 static Value *dense_of(Onehot *o, Value *v) {
     HotSlot *slot = hot_slot(o, v);
     if (slot->placed != NULL && slot->placed->block == o->b.block) return slot->placed;
-    if (slot->form == NULL || !is_summed(slot->form)) return v;
+    if (slot->form == NULL || !form_is_summed(slot->form)) return v;
     Value *x = form_place(o, slot->form, &v->type);
     if (x == NULL) return v;
     if (x->name == NULL && x->def != NULL) x->name = v->name;
@@ -62,19 +61,19 @@ static Value *dense_of(Onehot *o, Value *v) {
 }
 
 /* A label that is summed inside, and one of the same name outside, would be taken for one. */
-static bool shadows(const Form *f, const Type *t) {
+bool form_shadows(const Form *f, const Type *t) {
     for (int k = 0; k < f->n; k++)
         for (int i = 0; i < f->at[k].over.n; i++)
             if (type_has(t, f->at[k].over.at[i])) return true;
     return false;
 }
 
-static void set_form(Onehot *o, const Inst *inst, const Form *f) {
-    if (f != NULL && !shadows(f, &inst->out[0]->type)) hot_slot(o, inst->out[0])->form = f;
+void set_form(Onehot *o, const Inst *inst, const Form *f) {
+    if (f != NULL && !form_shadows(f, &inst->out[0]->type)) hot_slot(o, inst->out[0])->form = f;
 }
 
 /* From here on `to` stands for the instruction's result. */
-static void replace(Onehot *o, const Inst *inst, Value *to) {
+void hot_replace(Onehot *o, const Inst *inst, Value *to) {
     to = build_broadcast(&o->b, to, &inst->out[0]->type);
     if (to->name == NULL && to->def != NULL) to->name = inst->out[0]->name;
     hot_slot(o, inst->out[0])->to = to;
@@ -85,7 +84,7 @@ static bool is_bool(const Inst *inst) {
     return inst->out[0]->type.dtype == DT_bool;
 }
 
-static bool is_number(const Value *v, double *value) {
+bool hot_is_number(const Value *v, double *value) {
     const Inst *def = v->def;
     while (def != NULL && def->op == OP_broadcast) def = def->in[0]->def;
     if (def == NULL || def->op != OP_const) return false;
@@ -95,7 +94,7 @@ static bool is_number(const Value *v, double *value) {
 
 static bool is_zero(const Value *v) {
     double value;
-    return is_number(v, &value) && value == 0;
+    return hot_is_number(v, &value) && value == 0;
 }
 
 /* ---- where forms begin ---- */
@@ -148,6 +147,12 @@ static void see_div(Onehot *o, Inst *inst) {
         Value *y = choice_read(o, &r->at[k], inst->in[1]), *x = r->at[k].weight;
         LabelList hidden = r->at[k].over;
         if (y == NULL || labels_minus(hidden, type_labels(&inst->in[1]->type)).n < hidden.n) return;
+        /* Read at an index that is nowhere it is 0, by which nothing is divided. */
+        for (int h = 0; h < r->at[k].nhot; h++) {
+            const Hot *hot = &r->at[k].hot[h];
+            Value *on = type_has(&inst->in[1]->type, hot->label) ? hot_valid(o, hot) : NULL;
+            if (on != NULL) y = build3(&o->b, OP_where, on, y, hot_number(o, t, 1), NULL);
+        }
         r->at[k].weight = build2(&o->b, OP_div, x != NULL ? x : hot_number(o, t, 1), y, NULL);
     }
     set_form(o, inst, r);
@@ -162,7 +167,7 @@ static void see_count_sum(Onehot *o, Inst *inst, int at) {
     Count *sum = NEW(o->scratch, Count);
     double value;
     *sum = *k;
-    if (is_number(other, &value)) {
+    if (hot_is_number(other, &value)) {
         sum->constant += inst->op == OP_sub ? -value : value;
     } else {
         if (inst->op == OP_sub || k->nplus == MAX_PLUS || type_has(&other->type, k->along)) return;
@@ -183,6 +188,7 @@ static void see_sum(Onehot *o, Inst *inst) {
         set_form(o, inst, form_sum(o, a, r));
         return;
     }
+    if (hot_slot(o, inst->in[0])->low != NULL) see_low_sum(o, inst);
     for (int k = 0; k < (inst->op == OP_add ? 2 : 1); k++)
         if (hot_slot(o, inst->in[k])->count != NULL) {
             see_count_sum(o, inst, k);
@@ -245,7 +251,7 @@ static void see_cast(Onehot *o, Inst *inst) {
 static void see_compare(Onehot *o, Inst *inst) {
     double c;
     for (int k = 0; k < 2; k++) {
-        if (form_of(o, inst->in[k]) == NULL || !is_number(inst->in[1 - k], &c)) continue;
+        if (form_of(o, inst->in[k]) == NULL || !hot_is_number(inst->in[1 - k], &c)) continue;
         double a = k == 0 ? 0 : c, b = k == 0 ? c : 0;
         bool at_zero = inst->op == OP_lt ? a < b : inst->op == OP_le ? a <= b : a == b;
         if (!at_zero) map_weights(o, inst, k);
@@ -256,6 +262,7 @@ static void see_compare(Onehot *o, Inst *inst) {
 /* where(c, x, 0): x as far as the condition holds. */
 static void see_where(Onehot *o, Inst *inst) {
     const Form *c = form_of(o, inst->in[0]), *x = form_of(o, inst->in[1]);
+    if (c != NULL && x == NULL) see_low(o, inst, c);
     if (!is_zero(inst->in[2])) return;
     if (c != NULL && x != NULL) {
         set_form(o, inst, form_times(o, c, x));
@@ -379,126 +386,6 @@ static void see_stop(Onehot *o, Inst *inst) {
     set_form(o, inst, r);
 }
 
-/* ---- folds ---- */
-
-/* The weight where all the conditions hold. */
-static Value *weight_where(Onehot *o, const Choice *c, Value *valid, DType t) {
-    Value *w = c->weight;
-    if (valid == NULL) return w != NULL ? w : hot_number(o, t, 1);
-    if (w == NULL) return build_cast(&o->b, valid, t);
-    const Count *rank = hot_slot(o, w)->rank;
-    Value *x = build3(&o->b, OP_where, valid, w, hot_number(o, t, 0), NULL);
-    hot_slot(o, x)->rank = rank;
-    return x;
-}
-
-/* A gather reads 0 where its index is nowhere, and counts are read as 0 there. */
-static bool is_zero_outside(Onehot *o, Value *weight, const Hot *hot) {
-    const Count *rank = weight != NULL ? hot_slot(o, weight)->rank : NULL;
-    if (rank != NULL && rank->hot.index == hot->index && rank->constant == 0) return true;
-    const Inst *def = weight != NULL ? weight->def : NULL;
-    return def != NULL && def->op == OP_gather && def->in[1] == hot->index && def->at.label == hot->label;
-}
-
-/* One choice of a sum over `labels`: what repeats counts, positions are summed, hots become the condition *valid. */
-static void sum_choice(Onehot *o, const Inst *inst, Choice *c, Value **valid) {
-    const Type *x = &inst->in[0]->type;
-    LabelList mine = choice_labels(c);
-    for (int i = 0; i < inst->at.labels.n; i++) {
-        Label label = inst->at.labels.at[i];
-        if (choice_hot(c, label) != NULL) continue;
-        if (list_has(&mine, label))
-            list_add(&c->over, label);
-        else if (inst->at.kind == intern("sum"))
-            choice_scale(o, c, hot_number(o, inst->out[0]->type.dtype, (double)x->dim[type_find(x, label)].size));
-    }
-    *valid = NULL;
-    for (int i = 0; i < inst->at.labels.n; i++) {
-        Hot *hot = choice_hot(c, inst->at.labels.at[i]);
-        if (hot == NULL) continue;
-        Value *on = c->nhot == 1 && *valid == NULL && is_zero_outside(o, c->weight, hot) ? NULL : hot_valid(o, hot);
-        if (on == NULL && c->nhot > 1) on = hot_present(o, hot, &c->hot[hot == &c->hot[0] ? 1 : 0].index->type);
-        if (on != NULL) *valid = *valid == NULL ? on : build2(&o->b, OP_and, *valid, on, NULL);
-        *hot = c->hot[--c->nhot];
-    }
-}
-
-/* Positions along labels that the choice has and x has not: x is the same at each. */
-static int64_t repeats(const Choice *c, const LabelList *labels, const Type *x) {
-    int64_t n = 1;
-    for (int i = 0; i < labels->n; i++) {
-        const Type *t = NULL;
-        if (type_has(x, labels->at[i])) continue;
-        if (c->weight != NULL && type_has(&c->weight->type, labels->at[i])) t = &c->weight->type;
-        for (int h = 0; h < c->nhot && t == NULL; h++)
-            if (type_has(&c->hot[h].index->type, labels->at[i])) t = &c->hot[h].index->type;
-        if (t != NULL) n *= t->dim[type_find(t, labels->at[i])].size;
-    }
-    return n;
-}
-
-/* All hots are summed away: a sum of small tensors. `before`: the choices with their hots. */
-static Value *sum_dense(Onehot *o, const Inst *inst, const Form *before, Form *f, Value *const *valid) {
-    bool any = inst->at.kind == intern("any");
-    DType t = inst->out[0]->type.dtype;
-    Value *sum = NULL;
-    for (int k = 0; k < f->n; k++) {
-        Choice *c = &f->at[k];
-        Value *x = weight_where(o, c, valid[k], t);
-        int64_t n = any ? 1 : repeats(&before->at[k], &c->over, &x->type);
-        LabelList over = labels_minus(c->over, labels_minus(c->over, type_labels(&x->type)));
-        x = build_reduce(&o->b, inst->at.kind, x, over);
-        if (n > 1) x = build2(&o->b, OP_mul, x, hot_number(o, t, (double)n), NULL);
-        sum = sum == NULL ? x : build2(&o->b, any ? OP_or : OP_add, sum, x, NULL);
-    }
-    return sum;
-}
-
-static void see_reduce(Onehot *o, Inst *inst) {
-    const Form *f = form_of(o, inst->in[0]);
-    bool any = inst->at.kind == intern("any");
-    if (f == NULL || (!any && inst->at.kind != intern("sum"))) return;
-    Form *r = form_copy(o, f);
-    Value *valid[MAX_CHOICES];
-    int dense = 0;
-    for (int k = 0; k < r->n; k++) {
-        sum_choice(o, inst, &r->at[k], &valid[k]);
-        dense += r->at[k].nhot == 0;
-    }
-    if (dense == r->n) {
-        Value *sum = sum_dense(o, inst, f, r, valid);
-        replace(o, inst, sum);
-        const Count *rank = r->n == 1 ? hot_slot(o, sum)->rank : NULL;
-        if (rank != NULL) hot_slot(o, hot_slot(o, inst->out[0])->to)->rank = rank;
-        return;
-    }
-    if (dense > 0) return;
-    for (int k = 0; k < r->n; k++)
-        if (valid[k] != NULL) choice_mask(o, &r->at[k], valid[k]);
-    if (!any || form_disjoint(o, r)) {
-        set_form(o, inst, r);
-        return;
-    }
-    /* Some position is there: their number is not 0. */
-    Type count = inst->out[0]->type;
-    count.dtype = DT_i32;
-    Value *n = is_summed(r) ? form_place(o, r, &count) : NULL;
-    if (n != NULL) replace(o, inst, build2(&o->b, OP_lt, hot_number(o, DT_i32, 0), n, NULL));
-}
-
-/* The running count of an index. */
-static void see_cumsum(Onehot *o, Inst *inst) {
-    const Form *f = form_of(o, inst->in[0]);
-    const Choice *c = f != NULL && f->n == 1 ? &f->at[0] : NULL;
-    if (c == NULL || c->nhot != 1 || c->weight != NULL || c->over.n > 1 || inst->at.reverse) return;
-    if (!type_has(&c->hot[0].index->type, inst->at.label) || inst->at.label == c->hot[0].label) return;
-    Label further = c->over.n == 1 ? c->over.at[0] : NULL;
-    if (further != NULL && (!choice_differs(o, c, further) || !type_has(&c->hot[0].index->type, further))) return;
-    Count *k = NEW(o->scratch, Count);
-    *k = (Count){.hot = c->hot[0], .along = inst->at.label, .further = further, .constant = inst->at.exclusive ? 0 : 1};
-    hot_slot(o, inst->out[0])->count = k;
-}
-
 /* ---- einsums ---- */
 
 static void explain(Onehot *o, const Inst *inst, const char *what) {
@@ -529,7 +416,7 @@ static Form *count_repeats(Onehot *o, const Inst *inst, const Form *f, const Lab
 
 static bool shadows_any(const Form *f, const Inst *inst) {
     bool any = false;
-    for (int k = 0; k < inst->nin; k++) any = any || shadows(f, &inst->in[k]->type);
+    for (int k = 0; k < inst->nin; k++) any = any || form_shadows(f, &inst->in[k]->type);
     return any;
 }
 
@@ -559,7 +446,7 @@ static void see_einsum(Onehot *o, Inst *inst) {
     o->why = "no index table says the same";
     Value *x = form_contract(o, count_repeats(o, inst, f, &all, n, dense), n, dense, like, &lazy);
     if (x != NULL) {
-        replace(o, inst, x);
+        hot_replace(o, inst, x);
         explain(o, inst, "becomes a move of rows");
     } else if (lazy != NULL) {
         set_form(o, inst, lazy);
@@ -602,6 +489,7 @@ static See *const see[OP_COUNT] = {
     [OP_sin] = see_unary,
     [OP_tanh] = see_unary,
     [OP_erf] = see_unary,
+    [OP_exp] = see_exp,
 };
 
 /* A `grad` by a computed value asks for the way from that value to the loss as it is. */

@@ -45,6 +45,7 @@ typedef struct HotSlot {
     Value *of;
     Value *to;          /* what replaces it, NULL: nothing */
     const Form *form;   /* NULL: dense */
+    const Form *low;    /* NULL: dense; else it has the form's weights where its hots are, and -inf elsewhere */
     const Count *count; /* NULL: it is none */
     Value *placed;      /* a form's dense value, once it was asked for */
     /* Of small tensors that the pass builds or meets: */
@@ -76,8 +77,15 @@ typedef struct Onehot {
 
 HotSlot *hot_slot(Onehot *o, Value *v); /* the pointer lasts until the next call */
 Value *hot_resolve(Onehot *o, Value *v);
-/* Short forms of building. */
 Value *hot_number(Onehot *o, DType t, double value);
+bool hot_is_number(const Value *v, double *value); /* a constant, repeated or not */
+const Form *form_of(Onehot *o, Value *v);
+bool form_is_summed(const Form *f);
+/* A label that is summed inside, and one of the same name outside, would be taken for one. */
+bool form_shadows(const Form *f, const Type *t);
+/* What is known of an instruction's result, f NULL: nothing; and what stands for it from here on. */
+void set_form(Onehot *o, const Inst *inst, const Form *f);
+void hot_replace(Onehot *o, const Inst *inst, Value *to);
 
 /* ---- onehot_form.c: algebra, and what can be proven ---- */
 
@@ -114,6 +122,14 @@ Value *hot_ordinal(Onehot *o, const Hot *h, Label along, Label further, Value **
 bool choice_differs(Onehot *o, const Choice *c, Label label);
 /* One choice for several, along a new axis; NULL when they have different hots. */
 Choice *form_stack(Onehot *o, const Form *f);
+
+/* ---- onehot_fold.c: what folds, exponentials, and a `where` with -inf tell ---- */
+
+void see_reduce(Onehot *o, Inst *inst);
+void see_cumsum(Onehot *o, Inst *inst);
+void see_exp(Onehot *o, Inst *inst);
+void see_low(Onehot *o, Inst *inst, const Form *condition);
+void see_low_sum(Onehot *o, Inst *inst);
 
 /* ---- onehot_route.c: tables ---- */
 

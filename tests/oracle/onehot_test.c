@@ -214,6 +214,16 @@ static const Case routings[] = {
      "_, k = top_k(h, E, K)\nn = f32(one_hot(k, E)) * one_hot(i, C)\ncombine = combine * sum(sum(n, K), E)\n"
      "combine = combine * sum(n -> [G])\n",
      ADDS},
+    {"noisy top k", /* Shazeer: a softmax of the largest */
+     "_, k = top_k(h, E, K)\ng = softmax(where(any(one_hot(k, E), K), h, -inf), E)\n"
+     "combine, dispatch = gate_slots(g, S, E, C)\n",
+     MOVES},
+    {"softmax of given experts",
+     "g = softmax(where(one_hot(i, E), h, -inf), E)\ndispatch = one_hot(i, E) and one_hot(j, C)\n"
+     "combine = g * dispatch\n",
+     ADDS},
+    {"a quotient by expert",
+     "combine, dispatch, _ = switch_gating(h, S, E, C, mask: b)\ncombine = combine / (h * h + 1)\n", MOVES},
 };
 
 static const char *const base = "c0, d0, _ = switch_gating(h, S, E, C)\nf0 = f32(d0)\n";
