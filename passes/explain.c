@@ -29,6 +29,7 @@ typedef struct Explaining {
     const char *name;
     Arena *arena;
     VEC(Section) sections;
+    int left_out; /* beyond MAX_SHOWN */
     VEC(const char *) names;
     VEC(const Value *) met; /* crossings that were shown */
 } Explaining;
@@ -63,7 +64,10 @@ static void add_section(Explaining *e, const Func *f, const char *text) {
         s->last = where;
         return;
     }
-    if (e->sections.n == MAX_SHOWN) return;
+    if (e->sections.n == MAX_SHOWN) {
+        e->left_out++;
+        return;
+    }
     Section s = {text, str_new(e->arena), where};
     str_addf(&s.where, "%s%s", f == NULL ? "" : "in ", where);
     vec_push(e->arena, e->sections, s);
@@ -111,8 +115,15 @@ static void show_chain(const Explaining *e, FILE *out, int tensor, int axis) {
               hop_label(e, &h), mesh_name, tensor_name(e, origins_at(e->o, h.tensor)));
 }
 
-static void show_whole(FILE *out, const OriginTensor *t, const Dim *dim, const Dim *asked) {
-    if (asked->pinned && asked->axes.n == 0) diag_show(out, t->loc, "note", "%s is kept whole here", dim->label);
+/* Dims that the user keeps whole; or that nothing is split at all. */
+static void show_whole(FILE *out, const OriginTensor *t) {
+    bool kept = false;
+    for (int d = 0; d < t->type.rank; d++) {
+        if (!t->asked.dim[d].pinned || t->type.dim[d].axes.n > 0) continue;
+        diag_show(out, t->loc, "note", "%s is kept whole here", t->type.dim[d].label);
+        kept = true;
+    }
+    if (!kept && type_axes_used(&t->type) == 0) fputs("no annotation reaches it: every device holds it whole\n", out);
 }
 
 static void explain_tensor(Explaining *e, int tensor) {
@@ -124,8 +135,8 @@ static void explain_tensor(Explaining *e, int tensor) {
         const AxisList *axes = &t->type.dim[d].axes;
         for (int i = 0; i < axes->n; i++)
             if (origins_find(e->o, tensor, axes->at[i]) != NULL) show_chain(e, s.file, tensor, axes->at[i]);
-        if (axes->n == 0) show_whole(s.file, t, &t->type.dim[d], &t->asked.dim[d]);
     }
+    show_whole(s.file, t);
     add_section(e, t->func, sheet_close(&s, e->arena));
 }
 
@@ -285,12 +296,19 @@ static void show_meeting(Explaining *e, const Meeting *m, const FuncPlan *now) {
     add_section(e, m->func, sheet_close(&s, e->arena));
 }
 
+/* By its own name, or the one that its annotation has. */
+static bool is_called(const Explaining *e, const Value *v) {
+    if (v->name != NULL && strcmp(v->name, e->name) == 0) return true;
+    int tensor = origins_of(e->o, origins_known(v));
+    const char *name = tensor < 0 ? NULL : origins_at(e->o, tensor)->name;
+    return name != NULL && strcmp(name, e->name) == 0;
+}
+
 static bool concerns(const Explaining *e, const Crossing *c) {
     for (int i = 0; c->user != NULL && i < c->user->nout; i++)
-        if (c->user->out[i]->name != NULL && strcmp(c->user->out[i]->name, e->name) == 0) return true;
+        if (is_called(e, c->user->out[i])) return true;
     const Value *v = origins_known(c->from);
-    if (v->name != NULL && strcmp(v->name, e->name) == 0) return true;
-    if (c->from->name != NULL && strcmp(c->from->name, e->name) == 0) return true;
+    if (is_called(e, v) || is_called(e, c->from)) return true;
     return v->def != NULL && v->def->op == OP_read && strcmp(v->def->at.var->path, e->name) == 0;
 }
 
@@ -339,5 +357,6 @@ char *explain_sharding(const Module *m, const Topology *t, const Origins *origin
     Str s = str_new(a);
     for (int i = 0; i < e.sections.n; i++)
         str_addf(&s, "%s%s %s\n%s", i > 0 ? "\n" : "", name, e.sections.at[i].where.at, e.sections.at[i].text);
+    if (e.left_out > 0) str_addf(&s, "\nand %d more of that name\n", e.left_out);
     return s.at;
 }
