@@ -1,6 +1,7 @@
 """The library's systems against an independent implementation (tests/oracle/systems_jax.py made the fixtures): outputs,
 losses and the gradients of weights and inputs, on 1 to 8 devices; and what the papers say of them."""
 import os
+import re
 
 import numpy as np
 from _moe import MOECC, ROOT, TMP, build, main, run, safetensors, sh, steps, text_file
@@ -82,6 +83,15 @@ def test_language_models_train():
         losses = [found[i]["loss"] for i in range(1, 101)]
         assert np.all(np.isfinite(losses)) and np.mean(losses[-10:]) < 0.6 * losses[0], (model, variant, losses)
         assert np.allclose(first[1], first[2], rtol=1e-4), (model, variant, first)
+
+
+def test_routing_is_tables():
+    """No tensor of token x expert x slot is left in a compiled program."""
+    dense = re.compile(r"\b[TB]:\d+[^\]]*, E[12]?:[^\]]*, C[_\d]*:\d")
+    for model, variant in MODELS:
+        _, plan, _ = sh([MOECC, os.path.join(ROOT, "examples", model + ".moe"), "-D", variant, "--emit=planned"])
+        found = [line for line in plan.splitlines() if dense.search(line)]
+        assert not found, (model, variant, found[:3])
 
 
 def test_students():
