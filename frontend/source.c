@@ -313,6 +313,8 @@ static Val bound_value(Lower *lo, Decl *d) {
     lo->call = &top;
     Val v = expr_eval(lo, d->bound);
     lo->call = outer;
+    if (v.kind == VAL_tensor || v.kind == VAL_tuple)
+        return fail(lo, d->bound->loc, "`%s` is known when compiling, this is %s", d->name, val_describe(lo, v));
     if (d->node->kind == AST_const || val_is_error(v)) return v;
     const Poly *p = val_label(lo, v, d->bound->loc);
     if (p == NULL || poly_is_const(p)) return p == NULL ? val_error() : dim_checked(lo, d, v);
