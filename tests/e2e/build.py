@@ -48,9 +48,17 @@ def test_no_compiler():
     assert not os.path.exists(out)
 
 
-def test_compiler_fails():
+def test_a_compiler_that_never_works_is_the_users_error():
     out = os.path.join(folder(), "model")
     status, _, err = moecc(MODEL, "-o", out, env={"CC": fake_cc("echo it hurts >&2; exit 3\n")})
+    assert status == 1 and "it hurts" in err, err
+    assert os.listdir(os.path.dirname(out)) == []
+
+
+def test_a_compiler_that_refuses_our_text_is_our_bug():
+    out = os.path.join(folder(), "model")
+    refuse = """for f; do grep -qs 'compiled by moecc' "$f" && { echo it hurts >&2; exit 3; }; done; exec cc "$@"\n"""
+    status, _, err = moecc(MODEL, "-o", out, env={"CC": fake_cc(refuse)})
     assert status == 70, err
     assert "it hurts" in err and f"kept in {out}.c" in err, err
     assert os.listdir(os.path.dirname(out)) == ["model.c"]
