@@ -20,6 +20,7 @@ MOECC = os.path.join(BUILD, "moecc")
 PEER = os.environ.get("PEER", "")
 PEER_PYTHON = os.environ.get("PEER_PYTHON", os.path.join(ROOT, ".venv-bench", "bin", "python3"))
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
+ONLY = os.environ.get("ONLY", "")  # a regular expression: the cases to run
 LIMIT_ALONE, LIMIT_WITH_CC = 0.5, 8.0  # seconds of a compilation
 
 LM = dict(L=2, B=8, S=128, M=128, N=4, V=256, E=8)  # as in examples/gshard_lm.moe
@@ -75,7 +76,7 @@ class Case:
         self.mine.append((median, processor))
         for form in ("onehot", "gather") if PEER == "jax" else ():
             argv = [PEER_PYTHON, os.path.join(HERE, "peer_jax.py"), form, *self.peer]
-            self.theirs.setdefault(form, []).append(call_times(out(argv))[0])
+            self.theirs.setdefault(form, []).append(call_times(out(argv))[:2])
 
 
 def cases(work):
@@ -123,7 +124,9 @@ def print_cases(found, peak, rate):
         flops = c.flops(c.kept)
         row = [c.name, f"{ms:.1f}", f"{c.tokens / ms * 1e3:,.0f}", f"{flops / ms / 1e6 / peak:.0%}", f"{processor:.1f}",
                f"{flops / processor / 1e6 / rate:.0%}"]
-        row += [f"{statistics.median(t / m[0] for t, m in zip(c.theirs[form], c.mine)):.2f}" for form in c.theirs]
+        for theirs in c.theirs.values():  # by the clock, and by processor time
+            row += ["{:.2f} ({:.2f})".format(*(statistics.median(t[k] / m[k] for t, m in zip(theirs, c.mine))
+                                               for k in (0, 1)))]
         print("| " + " | ".join(row) + " |")
 
 
@@ -134,8 +137,8 @@ def main():
         found, compiled = cases(work), [(*c, []) for c in compilations(work)]
         peaks = []
         for n in range(ROUNDS):
-            print(f"round {n + 1} of {ROUNDS}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-            for c in found:
+            for c in (c for c in found if re.search(ONLY, c.name)):
+                print(f"round {n + 1} of {ROUNDS}, load {os.getloadavg()[0]:.1f}: {c.name}", file=sys.stderr)
                 peaks.append([float(x) for x in out([f"{work}/peak"]).split()])
                 c.measure()
             for _, argv, _, took in compiled:
@@ -145,7 +148,7 @@ def main():
     peak, rate = (statistics.median(x) for x in zip(*peaks))
     print(f"{processor_name()}; peak {peak:.0f} GFLOP/s, {rate:.0f} GFLOP a second of processor time; "
           f"load {os.getloadavg()[0]:.1f}\n")
-    print_cases(found, peak, rate)
+    print_cases([c for c in found if c.mine], peak, rate)
     print("\n| | seconds | limit |\n|---|---|---|")
     for name, _, limit, took in compiled:
         print(f"| {name} | {statistics.median(took):.2f} | {limit:.1f} |")
