@@ -32,7 +32,7 @@ static void compile(Module *m, Arena *arena) {
     bool ok = passes_run(m, NULL, &opt, machine(), NULL, NULL);
     if (ok != (diag_errors() == 0)) diag_bug("refused without a message");
     if (!ok) return;
-    plan_report(m, machine(), false, arena);
+    plan_report(m, machine(), NULL, false, arena);
     codegen_emit(m, "cpu", arena);
 }
 
