@@ -30,7 +30,7 @@ static void round_trip(const Module *m, Arena *arena) {
 static void compile(Module *m, Arena *arena) {
     PassOptions opt = {.verify_each = true};
     if (!passes_run(m, NULL, &opt, machine(), NULL, NULL)) return;
-    plan_report(m, machine(), true, arena);
+    plan_report(m, machine(), NULL, true, arena);
     codegen_emit(m, "cpu", arena);
 }
 
