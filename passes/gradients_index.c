@@ -104,15 +104,15 @@ static bool has_any(const Type *t, const LabelList *labels) {
  * weighted sum of rows gathers rows of the cotangent and weights, and their product is never spread out. */
 static Value *take_back(Grad *g, Value *ct, Value *places, const Places *own) {
     enum { FACTORS = 8 };
-    Value *todo[FACTORS] = {ct}, *product = NULL;
+    Value *pending[FACTORS] = {ct}, *product = NULL;
     for (int n = 1; n > 0;) {
-        Value *x = todo[--n];
+        Value *x = pending[--n];
         while (x->def != NULL && x->def->op == OP_broadcast && has_any(&x->def->in[0]->type, &own->labels))
             x = x->def->in[0];
         const Inst *def = x->def;
         if (def != NULL && def->op == OP_mul && n + 2 <= FACTORS) {
-            todo[n++] = def->in[1];
-            todo[n++] = def->in[0];
+            pending[n++] = def->in[1];
+            pending[n++] = def->in[0];
             continue;
         }
         x = factor_back(g, x, places, own);
